@@ -1,0 +1,228 @@
+//! What can go wrong on a node, each cause with a stable code.
+//!
+//! A code never changes its meaning: operators grep for it in journals, and
+//! docs/errors.md lists each one with its cause and its cure. [`Code::ALL`] is
+//! the source of that list.
+
+use std::fmt;
+
+/// The result of agent work.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Declares [`Code`] with each code's text, cause and cure in one place.
+macro_rules! codes {
+    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal, $cure:literal;)+) => {
+        /// A stable code for one cause of failure.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Code {
+            /// Every code there is.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The code as it is logged and documented: `E-…`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)+ }
+            }
+
+            /// What an operator does about it, one sentence.
+            pub fn cure(self) -> &'static str {
+                match self { $(Self::$name => $cure,)+ }
+            }
+        }
+    };
+}
+
+codes! {
+    /// `/etc/knode/node.yaml` is missing or cannot be read.
+    ConfigRead = "E-CONFIG-READ", "Check that the user-data was applied: node.yaml is one of its files.";
+    /// `/etc/knode/node.yaml` is not a NodeConfig that this knode knows.
+    ConfigInvalid = "E-CONFIG-INVALID", "Generate the user-data again with kgen, and use the knode that it names.";
+    /// A file of the user-data is missing or not as kgen wrote it.
+    ConfigAltered = "E-CONFIG-ALTERED", "Compare the user-data on the machine with kgen's: it was cut or altered on its way.";
+    /// A certificate on the node is expired, for another name, or of another CA.
+    IdentityCert = "E-IDENTITY-CERT", "Generate this machine's user-data again; it brings a fresh certificate.";
+    /// The clock is before a certificate's first day.
+    Clock = "E-CLOCK", "Set the machine's clock, or let it reach its time servers.";
+    /// A host name could not be resolved.
+    Dns = "E-DNS", "Check the machine's name servers, or use an address instead of the name.";
+    /// A server could not be reached.
+    Connect = "E-CONNECT", "Check routes, firewalls and that the server runs.";
+    /// A TLS handshake failed.
+    Tls = "E-TLS", "Check that the server's certificate is of the expected authority and for the name used.";
+    /// A mirror answered with an error status.
+    FetchHttp = "E-FETCH-HTTP", "Check that the mirror has the file at the address in kgen.lock.";
+    /// A download made no progress for too long.
+    FetchStall = "E-FETCH-STALL", "The mirror or the network is stuck; knode goes on with the next mirror.";
+    /// Downloaded bytes do not have the pinned checksum.
+    FetchHash = "E-FETCH-HASH", "The mirror has other bytes than kgen.lock pins: find out which is right before changing either.";
+    /// A download ended early or is too long.
+    FetchSize = "E-FETCH-SIZE", "The mirror or a proxy cut or replaced the file; knode tries again.";
+    /// An archive could not be unpacked, or lacks a file.
+    FetchUnpack = "E-FETCH-UNPACK", "Check that kgen.lock describes the archive that its checksum pins.";
+    /// A file could not be read or written.
+    Disk = "E-DISK", "Check that the disk is healthy and the path is writable.";
+    /// The disk is full.
+    DiskFull = "E-DISK-FULL", "Make room on the named file system.";
+    /// A kernel feature is missing.
+    Kernel = "E-KERNEL", "Load the named module, or use a kernel that has it.";
+    /// The container runtime does not answer.
+    Runtime = "E-RUNTIME", "See the journal of containerd.service.";
+    /// The kernel refused a change of links, addresses or routes.
+    Netlink = "E-NETLINK", "See the message; it holds the kernel's reason.";
+    /// The kernel refused the nftables rules.
+    Nft = "E-NFT", "Use a kernel with nf_tables and NAT.";
+    /// No address of this machine can be told to be its own.
+    Address = "E-ADDRESS", "Name the machine's address in the settings.";
+    /// The Node has no pod range, or another than the settings say.
+    PodRange = "E-POD-RANGE", "Delete the Node object if the settings are right, else put its range into the settings.";
+    /// systemd could not be reached.
+    Bus = "E-BUS", "Check that dbus.service runs.";
+    /// A unit did not start.
+    UnitFailed = "E-UNIT-FAILED", "See the named unit's journal.";
+    /// The API server is not there or not ready.
+    ApiUnreachable = "E-API-UNREACHABLE", "Boot a master, and check that this machine reaches it; knode keeps waiting.";
+    /// The API server refused a request.
+    ApiRefused = "E-API-REFUSED", "See the message; it holds the API server's reason.";
+    /// etcd is not healthy.
+    Etcd = "E-ETCD", "Check that most members of the ring run and reach each other.";
+    /// The Node is registered but not Ready.
+    NotReady = "E-NOT-READY", "See the message; it holds the kubelet's reason.";
+    /// What was waited for did not come in time.
+    WaitTimeout = "E-WAIT-TIMEOUT", "Check the named target, or wait longer.";
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A failure: its code, what was being done, and what lies beneath.
+#[derive(Debug)]
+pub struct Error {
+    code: Code,
+    doing: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// A failure that knows its cause.
+    pub fn new(code: Code, doing: impl Into<String>) -> Self {
+        Self {
+            code,
+            doing: doing.into(),
+            source: None,
+        }
+    }
+
+    /// The same with what lies beneath.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// The stable code.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The whole story on one line, without the code: what was being done,
+    /// then each cause beneath.
+    pub fn story(&self) -> String {
+        let mut story = self.doing.clone();
+        let mut next = std::error::Error::source(self);
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            // Some libraries repeat their source in their own text.
+            if !story.ends_with(&text) {
+                story.push_str(": ");
+                story.push_str(&text);
+            }
+            next = cause.source();
+        }
+        story
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.doing)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source
+            .as_deref()
+            .map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+/// Gives a failure of another kind its code and says what was being done.
+pub trait Context<T> {
+    /// Turns the error into ours.
+    ///
+    /// # Errors
+    ///
+    /// The same failure, with `code` and what `doing` says.
+    fn context(self, code: Code, doing: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Context<T>
+    for std::result::Result<T, E>
+{
+    fn context(self, code: Code, doing: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| Error::new(code, doing()).because(source))
+    }
+}
+
+impl From<crate::sys::root::Error> for Error {
+    fn from(source: crate::sys::root::Error) -> Self {
+        let code = if source.is_out_of_space() {
+            Code::DiskFull
+        } else {
+            Code::Disk
+        };
+        Self::new(code, source.to_string()).because_of(&source)
+    }
+}
+
+impl Error {
+    /// Keeps the cause beneath a source whose own text is already told.
+    fn because_of(mut self, told: &dyn std::error::Error) -> Self {
+        self.source = told.source().map(|cause| cause.to_string().into());
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_story_tells_each_cause_once() {
+        let inner = std::io::Error::other("no route to host");
+        let error = Error::new(Code::Connect, "asking the API server").because(inner);
+        assert_eq!(error.story(), "asking the API server: no route to host");
+        assert_eq!(error.to_string(), "asking the API server");
+    }
+
+    #[test]
+    fn every_code_is_documented() {
+        let docs = include_str!("../../docs/errors.md");
+        for code in Code::ALL {
+            assert!(
+                docs.contains(&format!("`{code}`")),
+                "docs/errors.md lacks {code}"
+            );
+            assert!(
+                docs.contains(code.cure()),
+                "docs/errors.md lacks the cure of {code}"
+            );
+        }
+    }
+}

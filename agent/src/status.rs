@@ -1,0 +1,445 @@
+//! What is true now: every step's state, and the first failure, told to
+//! `/run/knode/status.json`, the journal, systemd's status line and, for a new
+//! first failure, the console.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::error::Error;
+use crate::sys::console;
+use crate::sys::root::Root;
+use units::paths;
+use units::types::{NodeName, Role};
+
+/// The state of one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Waits for the steps before it.
+    Pending,
+    /// At work.
+    Running,
+    /// Failed, and will try again.
+    Failed,
+    /// Done; the machine is as it should be.
+    Done,
+}
+
+/// A failure as told to operators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// The stable code, `E-…`; see docs/errors.md.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// What to do about it.
+    pub cure: String,
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        Self {
+            code: error.code().to_string(),
+            message: error.story(),
+            cure: error.code().cure().to_owned(),
+        }
+    }
+}
+
+/// One step as told to operators.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepReport {
+    /// The step's name.
+    pub name: String,
+    /// Its state.
+    pub state: State,
+    /// Seconds since the agent started at which it began; absent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began: Option<f64>,
+    /// Seconds from beginning to its first success; absent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took: Option<f64>,
+    /// How often it failed since it last succeeded.
+    #[serde(default)]
+    pub failures: u32,
+    /// What it found, did, or waits for.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// Why it failed last; absent once it succeeds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+/// The contents of `/run/knode/status.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The Node's name; absent when node.yaml could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// The machine's role; absent when node.yaml could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// The agent's version.
+    pub version: String,
+    /// Whether the machine is a healthy member of its cluster.
+    pub ready: bool,
+    /// Seconds from the agent's start to ready; absent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_after: Option<f64>,
+    /// When this was written, RFC 3339, UTC.
+    pub written: String,
+    /// Every step, in the graph's order.
+    pub steps: Vec<StepReport>,
+    /// A failure outside any step, such as an unreadable node.yaml.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
+impl Report {
+    /// The first failure in the graph's order: the cause of those after it.
+    pub fn first_failure(&self) -> Option<(&str, &Failure)> {
+        let outside = self.failure.as_ref().map(|failure| ("knode", failure));
+        outside.or_else(|| {
+            self.steps
+                .iter()
+                .find_map(|step| Some((step.name.as_str(), step.failure.as_ref()?)))
+        })
+    }
+
+    /// One line: ready, the first failure, or what is being done.
+    pub fn line(&self) -> String {
+        if self.ready {
+            return "Ready".to_owned();
+        }
+        if let Some((step, failure)) = self.first_failure() {
+            return format!("{step}: {}: {}", failure.code, failure.message);
+        }
+        let busy: Vec<String> = self
+            .steps
+            .iter()
+            .filter(|step| step.state == State::Running)
+            .map(|step| match step.detail.as_str() {
+                "" => step.name.clone(),
+                detail => format!("{}: {detail}", step.name),
+            })
+            .collect();
+        busy.join("; ")
+    }
+}
+
+/// The report as a table for people.
+pub fn table(report: &Report) -> String {
+    let name = report
+        .node
+        .as_ref()
+        .map_or("this machine", NodeName::as_str);
+    let role = report.role.map_or("no role yet", Role::as_str);
+    let mut text = format!("{name} ({role}): ");
+    match report.ready_after {
+        Some(after) if report.ready => {
+            text.push_str(&format!("Ready, {after:.1} s after knode started\n"));
+        }
+        _ => text.push_str("not Ready\n"),
+    }
+    let width = report.steps.iter().map(|s| s.name.len()).max().unwrap_or(0);
+    for step in &report.steps {
+        let state = match step.state {
+            State::Pending => "waits",
+            State::Running => "runs",
+            State::Failed => "FAILS",
+            State::Done => "done",
+        };
+        let took = step
+            .took
+            .map_or(String::new(), |took| format!("{took:.1} s"));
+        let line = format!(
+            "  {:width$}  {state:5}  {took:>7}  {}",
+            step.name, step.detail
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    if let Some((step, failure)) = report.first_failure() {
+        text.push_str(&format!(
+            "\n{step}: {}: {}\n{}\n",
+            failure.code, failure.message, failure.cure
+        ));
+    }
+    text
+}
+
+/// The handle through which steps tell what they do. Clones share one report.
+#[derive(Debug, Clone)]
+pub struct Status {
+    shared: Arc<Mutex<Shared>>,
+    root: Root,
+    started: Instant,
+}
+
+#[derive(Debug)]
+struct Shared {
+    report: Report,
+    told: Option<(String, String)>,
+    line: String,
+}
+
+impl Status {
+    /// A status for steps with these names, written below `root`.
+    pub fn new(root: Root, names: impl IntoIterator<Item = &'static str>) -> Self {
+        let step = |name: &str| StepReport {
+            name: name.to_owned(),
+            state: State::Pending,
+            began: None,
+            took: None,
+            failures: 0,
+            detail: String::new(),
+            failure: None,
+        };
+        let report = Report {
+            node: None,
+            role: None,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ready: false,
+            ready_after: None,
+            written: String::new(),
+            steps: names.into_iter().map(step).collect(),
+            failure: None,
+        };
+        Self {
+            shared: Arc::new(Mutex::new(Shared {
+                report,
+                told: None,
+                line: String::new(),
+            })),
+            root,
+            started: Instant::now(),
+        }
+    }
+
+    /// Says which machine this is.
+    pub fn identify(&self, node: NodeName, role: Role) {
+        self.change(|report, _| {
+            report.node = Some(node);
+            report.role = Some(role);
+        });
+    }
+
+    /// A step begins.
+    pub fn begin(&self, step: &str) {
+        self.change_step(step, |report, now| {
+            report.state = State::Running;
+            report.began.get_or_insert(now);
+        });
+        tracing::debug!(step, "begins");
+    }
+
+    /// What a running step does or waits for, in a few words.
+    pub fn detail(&self, step: &str, detail: impl Into<String>) {
+        let detail = detail.into();
+        let known = self.read(|report| {
+            report
+                .steps
+                .iter()
+                .any(|s| s.name == step && s.detail == detail)
+        });
+        if known {
+            return;
+        }
+        tracing::info!(step, "{detail}");
+        self.change_step(step, |report, _| report.detail = detail);
+    }
+
+    /// A step succeeded.
+    pub fn done(&self, step: &str, detail: impl Into<String>) {
+        let detail = detail.into();
+        let mut first = None;
+        self.change_step(step, |report, now| {
+            report.state = State::Done;
+            report.failures = 0;
+            report.failure = None;
+            report.detail.clone_from(&detail);
+            if report.took.is_none() {
+                report.took = report.began.map(|began| round(now - began));
+                first = report.took;
+            }
+        });
+        if let Some(seconds) = first {
+            tracing::info!(step, seconds, "done: {detail}");
+        }
+    }
+
+    /// A step failed and will try again after `pause`.
+    pub fn failed(&self, step: &str, error: &Error, pause: Duration) {
+        let failure = Failure::from(error);
+        let mut repeated = false;
+        self.change_step(step, |report, _| {
+            report.state = State::Failed;
+            report.failures = report.failures.saturating_add(1);
+            repeated = report.failure.as_ref() == Some(&failure);
+            report.failure = Some(failure.clone());
+        });
+        // The same failure for hours is one line, not thousands (F29).
+        if repeated {
+            tracing::debug!(step, code = %error.code(), "{}", failure.message);
+        } else {
+            tracing::error!(
+                step,
+                code = %error.code(),
+                "{}: {} {} Trying again in {:.1} s.",
+                error.code(), sentence(&failure.message), failure.cure, pause.as_secs_f64()
+            );
+        }
+    }
+
+    /// A failure outside any step.
+    pub fn failed_outside(&self, error: &Error) {
+        let failure = Failure::from(error);
+        tracing::error!(code = %error.code(), "{}: {} {}", error.code(), sentence(&failure.message), failure.cure);
+        self.change(|report, _| report.failure = Some(failure));
+    }
+
+    /// Whether the machine is a healthy member of its cluster.
+    pub fn set_ready(&self, ready: bool) {
+        let mut news = false;
+        self.change(|report, now| {
+            news = report.ready != ready;
+            report.ready = ready;
+            if ready {
+                report.ready_after.get_or_insert(now);
+            }
+        });
+        if news {
+            tracing::info!(
+                ready,
+                "node is {}",
+                if ready { "Ready" } else { "not Ready" }
+            );
+        }
+    }
+
+    /// A look at the report.
+    pub fn read<T>(&self, look: impl FnOnce(&Report) -> T) -> T {
+        look(
+            &self
+                .shared
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .report,
+        )
+    }
+
+    fn change_step(&self, step: &str, change: impl FnOnce(&mut StepReport, f64)) {
+        self.change(|report, now| {
+            if let Some(found) = report.steps.iter_mut().find(|s| s.name == step) {
+                change(found, now);
+            }
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Report, f64)) {
+        let now = round(self.started.elapsed().as_secs_f64());
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut shared.report, now);
+        shared.report.written = OffsetDateTime::now_utc()
+            .format(&Rfc3339)
+            .unwrap_or_default();
+        self.tell(&mut shared);
+    }
+
+    /// Telling must never stop the work: what fails here is logged.
+    fn tell(&self, shared: &mut Shared) {
+        let text = match serde_json::to_vec_pretty(&shared.report) {
+            Ok(text) => text,
+            Err(error) => return tracing::warn!("cannot put the status into words: {error}"),
+        };
+        if let Err(error) = self.root.write_atomic(paths::STATUS, &text, 0o644) {
+            tracing::warn!("cannot tell the status: {error}");
+        }
+        let line = shared.report.line();
+        if line != shared.line {
+            if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Status(&line)]) {
+                tracing::debug!("cannot tell systemd: {error}");
+            }
+            shared.line = line;
+        }
+        let first = shared
+            .report
+            .first_failure()
+            .map(|(step, failure)| (step.to_owned(), failure.code.clone()));
+        if first != shared.told {
+            if let Some((step, failure)) = shared.report.first_failure() {
+                self.tell_console(&format!(
+                    "knode: {step}: {}: {} {}",
+                    failure.code,
+                    sentence(&failure.message),
+                    failure.cure
+                ));
+            }
+            shared.told = first;
+        }
+    }
+
+    /// The serial console is what an operator sees of a machine that nobody
+    /// can log in to; many containers have none.
+    fn tell_console(&self, line: &str) {
+        if let Err(error) = console::say(&self.root, line) {
+            tracing::debug!("cannot tell the console: {error}");
+        }
+    }
+}
+
+/// `message` with a full stop, to put another sentence behind.
+fn sentence(message: &str) -> String {
+    match message.chars().last() {
+        Some('.' | '!' | '?') => message.to_owned(),
+        _ => format!("{message}."),
+    }
+}
+
+fn round(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn the_first_failure_in_graph_order_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("run/knode")).unwrap();
+        let status = Status::new(Root::new(folder.path()), ["fetch", "start"]);
+        status.begin("start");
+        let pause = Duration::from_secs(1);
+        status.failed(
+            "start",
+            &Error::new(Code::UnitFailed, "starting kubelet"),
+            pause,
+        );
+        status.failed(
+            "fetch",
+            &Error::new(Code::FetchHash, "fetching kubelet"),
+            pause,
+        );
+        let line = status.read(Report::line);
+        assert_eq!(line, "fetch: E-FETCH-HASH: fetching kubelet");
+
+        let text = std::fs::read_to_string(folder.path().join("run/knode/status.json")).unwrap();
+        let report: Report = serde_json::from_str(&text).unwrap();
+        assert_eq!(report.first_failure().unwrap().1.code, "E-FETCH-HASH");
+
+        status.done("fetch", "4 artifacts");
+        assert_eq!(
+            status.read(|r| r.first_failure().unwrap().0.to_owned()),
+            "start"
+        );
+    }
+}

@@ -1,0 +1,46 @@
+//! Controller manager and scheduler of a master (P35, P38).
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::{name, services};
+use crate::error::Result;
+use crate::graph::Step;
+use crate::machine::Machine;
+use units::node_config::Service;
+
+pub struct Controllers;
+
+impl Step<Machine> for Controllers {
+    fn name(&self) -> &'static str {
+        name::CONTROLLERS
+    }
+
+    fn after(&self) -> &[&'static str] {
+        &[name::APISERVER]
+    }
+
+    fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
+        Box::pin(async move {
+            let bus = services::connect().await?;
+            for (service, program) in [
+                (
+                    Service::KubeControllerManager,
+                    "/opt/kubernetes/bin/kube-controller-manager",
+                ),
+                (Service::KubeScheduler, "/opt/kubernetes/bin/kube-scheduler"),
+            ] {
+                if machine.runs(service) {
+                    machine.until_installed(name::CONTROLLERS, &[program]).await;
+                    services::ensure_active(&bus, service, services::IfActive::Leave).await?;
+                }
+            }
+            Ok("started".to_owned())
+        })
+    }
+
+    fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
+        Box::pin(tokio::time::sleep(Duration::from_secs(15)))
+    }
+}

@@ -1,0 +1,131 @@
+//! Downloads what this machine runs, verified, into the store (P21, F1, F2).
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt as _};
+use reqwest::Client;
+
+use super::name;
+use crate::error::{Code, Error, Result};
+use crate::graph::Step;
+use crate::machine::Machine;
+use crate::sys::http::{self, Download};
+use crate::sys::store::Store;
+use units::node_config::Artifact;
+
+/// The longest time without a byte before the next mirror's turn.
+const STALL: Duration = Duration::from_secs(30);
+/// How many artifacts are on their way at once.
+const PARALLEL: usize = 4;
+
+pub struct Fetch;
+
+impl Step<Machine> for Fetch {
+    fn name(&self) -> &'static str {
+        name::FETCH
+    }
+
+    fn after(&self) -> &[&'static str] {
+        &[]
+    }
+
+    fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
+        Box::pin(async move {
+            let store = Store::new(machine.root.clone());
+            store.sweep()?;
+            let mut missing = Vec::new();
+            for artifact in &machine.config.artifacts {
+                if store.has(artifact)? {
+                    install(machine, &store, artifact)?;
+                } else {
+                    missing.push(artifact);
+                }
+            }
+            let bytes = download_all(machine, &store, &missing).await?;
+            Ok(format!(
+                "{} artifacts, {} fetched ({} MB)",
+                machine.config.artifacts.len(),
+                missing.len(),
+                bytes / 1_000_000
+            ))
+        })
+    }
+}
+
+/// Links a stored artifact into its place and tells who waits for it.
+fn install(machine: &Machine, store: &Store, artifact: &Artifact) -> Result<()> {
+    store.link(artifact)?;
+    machine.installed.send_modify(|installed| {
+        installed.extend(artifact.files.iter().map(|file| file.path.clone()));
+    });
+    Ok(())
+}
+
+/// Downloads all, a few at once; what succeeded is installed even when others
+/// fail. Returns the bytes downloaded.
+async fn download_all(machine: &Machine, store: &Store, missing: &[&Artifact]) -> Result<u64> {
+    if missing.is_empty() {
+        return Ok(0);
+    }
+    let client = http::download_client()?;
+    let names: Vec<&str> = missing.iter().map(|a| a.name.as_str()).collect();
+    let told = format!("fetching {}", names.join(", "));
+    machine.status.detail(name::FETCH, told);
+    let downloads: Vec<_> = missing
+        .iter()
+        .map(|artifact| async {
+            let bytes = from_any_mirror(&client, store, artifact).await?;
+            install(machine, store, artifact)?;
+            Ok(bytes)
+        })
+        .collect();
+    let outcomes: Vec<Result<u64>> = stream::iter(downloads)
+        .buffer_unordered(PARALLEL)
+        .collect()
+        .await;
+    outcomes.into_iter().sum()
+}
+
+/// Tries the mirrors in their order; the last one's reason is the error's,
+/// the others' are logged.
+async fn from_any_mirror(client: &Client, store: &Store, artifact: &Artifact) -> Result<u64> {
+    let mut last = None;
+    for url in &artifact.urls {
+        match from_mirror(client, store, artifact, url).await {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => {
+                tracing::warn!(url, code = %error.code(), "{}: {}", error.code(), error.story());
+                last = Some(error);
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| {
+        Error::new(
+            Code::ConfigInvalid,
+            format!("{} has no address to download from", artifact.name),
+        )
+    }))
+}
+
+async fn from_mirror(
+    client: &Client,
+    store: &Store,
+    artifact: &Artifact,
+    url: &str,
+) -> Result<u64> {
+    let mut download = Download::start(client, url, STALL).await?;
+    let incoming = store.receive(artifact)?;
+    let mut bytes = 0;
+    while let Some(chunk) = download.chunk().await? {
+        bytes += chunk.len() as u64;
+        if !incoming.push(chunk).await {
+            break;
+        }
+    }
+    let outcome = incoming.finish().await;
+    outcome.map(|()| bytes).map_err(|error| {
+        let doing = format!("fetching {} from {url}", artifact.name);
+        Error::new(error.code(), doing).because(error.story())
+    })
+}

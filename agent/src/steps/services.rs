@@ -1,0 +1,68 @@
+//! Starting services through systemd, which owns the processes.
+
+use crate::error::{Code, Context, Error, Result};
+use crate::sys::bus::{Bus, UnitState};
+use units::node_config::Service;
+
+/// What to do with a service that already runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfActive {
+    /// It is as it should be.
+    Leave,
+    /// What it reads at its start has changed.
+    Restart,
+}
+
+/// Connects to systemd.
+pub async fn connect() -> Result<Bus> {
+    Bus::connect()
+        .await
+        .context(Code::Bus, || "connecting to systemd".to_owned())
+}
+
+/// The service runs; says whether it had to be started.
+///
+/// # Errors
+///
+/// [`Code::UnitFailed`] with systemd's reason.
+pub async fn ensure_active(bus: &Bus, service: Service, if_active: IfActive) -> Result<bool> {
+    let unit = service.unit();
+    let look = || format!("looking at {unit}");
+    let mut state = bus.unit(unit).await.context(Code::Bus, look)?;
+    if !state.is_loaded() {
+        // Its file may be younger than systemd's last look.
+        bus.daemon_reload().await.context(Code::Bus, look)?;
+        state = bus.unit(unit).await.context(Code::Bus, look)?;
+    }
+    let outcome = match (state.is_active(), if_active) {
+        (true, IfActive::Leave) => return Ok(false),
+        (true, IfActive::Restart) => bus.restart(unit).await,
+        (false, _) => bus.start(unit).await,
+    };
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(error) => {
+            let why = match bus.unit(unit).await {
+                Ok(state) => end_of(&state),
+                Err(_) => String::new(),
+            };
+            Err(Error::new(Code::UnitFailed, format!("starting {unit}{why}")).because(error))
+        }
+    }
+}
+
+/// How the service's last process ended, in words.
+fn end_of(state: &UnitState) -> String {
+    match &state.service {
+        Some(service) if service.exec_main_code == 1 => {
+            format!(
+                " ({}, exit status {})",
+                service.result, service.exec_main_status
+            )
+        }
+        Some(service) if service.exec_main_code > 1 => {
+            format!(" ({}, signal {})", service.result, service.exec_main_status)
+        }
+        _ => format!(" ({}, {})", state.load, state.active),
+    }
+}

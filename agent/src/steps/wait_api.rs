@@ -1,0 +1,60 @@
+//! Waits for the API server, for as long as it takes: a machine may boot
+//! before its master exists (P23, P24, P55).
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::name;
+use crate::error::Result;
+use crate::graph::Step;
+use crate::machine::Machine;
+use crate::retry::Backoff;
+use crate::sys::api::{Api, Kubeconfig};
+use units::paths;
+
+pub struct Wait {
+    /// Whether the API server is on this machine.
+    pub after_apiserver: bool,
+}
+
+impl Step<Machine> for Wait {
+    fn name(&self) -> &'static str {
+        name::WAIT
+    }
+
+    fn after(&self) -> &[&'static str] {
+        if self.after_apiserver {
+            &[name::IDENTITY, name::APISERVER]
+        } else {
+            &[name::IDENTITY]
+        }
+    }
+
+    fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
+        Box::pin(async move {
+            let server = until_ready(machine, name::WAIT).await?;
+            Ok(format!("{server} is ready"))
+        })
+    }
+}
+
+/// Returns the server's address when it is ready. What is in the way is told
+/// as `step`'s detail, with its code: waiting is no failure.
+pub async fn until_ready(machine: &Machine, step: &str) -> Result<String> {
+    let root = &machine.root;
+    let server = Kubeconfig::parse(&root.read_to_string(paths::KUBELET_KUBECONFIG)?)?.server;
+    let authority = root.read(paths::CA_CERT)?;
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+    loop {
+        // A new client each time: name servers may have changed.
+        match Api::new(&server, &authority, None)?.ready().await {
+            Ok(()) => return Ok(server),
+            Err(error) => machine.status.detail(
+                step,
+                format!("waiting for {server}: {}: {}", error.code(), error.story()),
+            ),
+        }
+        tokio::time::sleep(backoff.pause()).await;
+    }
+}

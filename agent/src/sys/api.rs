@@ -1,0 +1,360 @@
+//! The Kubernetes API: a handful of requests on a few kinds, as JSON.
+//!
+//! Beneath: reqwest through [`crate::sys::http`].
+//! Source: Kubernetes documentation, "Kubernetes API Concepts".
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use reqwest::{Client, Method, StatusCode, header};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::error::{Code, Context, Error, Result};
+use crate::sys::http::{self, Pem, Trust};
+
+/// How long one request may take; watches are longer by design.
+const REQUEST: Duration = Duration::from_secs(20);
+/// How long a watch stays open before it is opened anew.
+const WATCH: Duration = Duration::from_secs(300);
+/// Who applied what, in objects' managed fields.
+const FIELD_MANAGER: &str = "knode";
+
+/// A connection to the API server with one identity.
+#[derive(Debug, Clone)]
+pub struct Api {
+    client: Client,
+    server: String,
+}
+
+/// A change that a watch reports.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Event {
+    /// `ADDED`, `MODIFIED`, `DELETED`, `BOOKMARK` or `ERROR`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The object after the change, or a Status for `ERROR`.
+    pub object: Value,
+}
+
+impl Api {
+    /// With the identity and the server of a kubeconfig whose credentials are
+    /// embedded.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IdentityCert`]: the text is no such kubeconfig.
+    pub fn from_kubeconfig(text: &str) -> Result<Self> {
+        let config = Kubeconfig::parse(text)?;
+        Self::new(
+            &config.server,
+            &config.authority,
+            Some(Pem(
+                [config.certificate, b"\n".to_vec(), config.key.0].concat()
+            )),
+        )
+    }
+
+    /// With an identity in PEM, or none: `server` is `https://HOST:PORT`,
+    /// `authority` the PEM of the only authority that is trusted.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Tls`]: bad PEM.
+    pub fn new(server: &str, authority: &[u8], identity: Option<Pem>) -> Result<Self> {
+        let client = http::client(&Trust {
+            only: Some(authority.to_vec()),
+            identity,
+        })?;
+        Ok(Self {
+            client,
+            server: server.trim_end_matches('/').to_owned(),
+        })
+    }
+
+    /// Asks `/readyz`, which needs no identity.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::ApiUnreachable`] with what the server says is missing, or why
+    /// it was not reached; [`Code::Dns`], [`Code::Tls`], [`Code::Clock`].
+    pub async fn ready(&self) -> Result<()> {
+        let url = format!("{}/readyz", self.server);
+        let reply = self
+            .client
+            .get(&url)
+            .timeout(Duration::from_secs(5))
+            .send()
+            .await
+            .map_err(|error| unreachable(error, &url))?;
+        let status = reply.status();
+        if status.is_success() {
+            return Ok(());
+        }
+        let text = reply.text().await.unwrap_or_default();
+        let failing: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("[-]"))
+            .collect();
+        Err(Error::new(
+            Code::ApiUnreachable,
+            format!("{url} answers {status} {}", failing.join(" ")),
+        ))
+    }
+
+    /// Reads an object; `None` where there is none.
+    ///
+    /// # Errors
+    ///
+    /// As every request: [`Code::ApiUnreachable`] and its kin without an
+    /// answer, [`Code::ApiRefused`] with a refusal.
+    pub async fn get(&self, path: &str) -> Result<Option<Value>> {
+        match self.send(Method::GET, path, None).await? {
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, value) => accepted(status, value, "reading", path).map(Some),
+        }
+    }
+
+    /// Creates an object below the collection `path`; `None` where one of
+    /// that name exists.
+    ///
+    /// # Errors
+    ///
+    /// As every request; see [`Api::get`].
+    pub async fn create(&self, path: &str, object: &Value) -> Result<Option<Value>> {
+        let body = Some((object, "application/json"));
+        match self.send(Method::POST, path, body).await? {
+            (StatusCode::CONFLICT, _) => Ok(None),
+            (status, value) => accepted(status, value, "creating below", path).map(Some),
+        }
+    }
+
+    /// Merges `patch` into the object (RFC 7386).
+    ///
+    /// # Errors
+    ///
+    /// As every request; see [`Api::get`].
+    pub async fn merge(&self, path: &str, patch: &Value) -> Result<Value> {
+        let body = Some((patch, "application/merge-patch+json"));
+        let (status, value) = self.send(Method::PATCH, path, body).await?;
+        accepted(status, value, "changing", path)
+    }
+
+    /// Makes the object have these fields, whether it exists or not
+    /// (server-side apply as field manager `knode`).
+    ///
+    /// # Errors
+    ///
+    /// As every request; see [`Api::get`].
+    pub async fn apply(&self, path: &str, object: &Value) -> Result<Value> {
+        let target = format!("{path}?fieldManager={FIELD_MANAGER}&force=true");
+        // YAML by name; JSON is YAML.
+        let body = Some((object, "application/apply-patch+yaml"));
+        let (status, value) = self.send(Method::PATCH, &target, body).await?;
+        accepted(status, value, "applying", path)
+    }
+
+    /// Watches a collection from a resource version on. `each` gets every
+    /// event; the watch ends when the server ends it, as it does after some
+    /// minutes.
+    ///
+    /// # Errors
+    ///
+    /// As every request; see [`Api::get`]. Also [`Code::ApiRefused`] when the
+    /// version is too old: list again.
+    pub async fn watch(
+        &self,
+        path: &str,
+        resource_version: &str,
+        mut each: impl FnMut(Event),
+    ) -> Result<()> {
+        let url = format!(
+            "{}{path}?watch=1&allowWatchBookmarks=true&resourceVersion={resource_version}&timeoutSeconds={}",
+            self.server,
+            WATCH.as_secs()
+        );
+        let mut reply = self
+            .client
+            .get(&url)
+            .timeout(WATCH + REQUEST)
+            .send()
+            .await
+            .map_err(|error| unreachable(error, &url))?;
+        if !reply.status().is_success() {
+            let status = reply.status();
+            let value = reply.json().await.unwrap_or_default();
+            accepted(status, value, "watching", path)?;
+            return Ok(());
+        }
+        let mut pending = Vec::new();
+        while let Some(chunk) = reply
+            .chunk()
+            .await
+            .context(Code::ApiUnreachable, || format!("watching {path}"))?
+        {
+            pending.extend_from_slice(&chunk);
+            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = pending.drain(..=end).collect();
+                let event: Event = serde_json::from_slice(&line)
+                    .context(Code::ApiRefused, || format!("reading an event of {path}"))?;
+                if event.kind == "ERROR" {
+                    return Err(refusal(&event.object, "watching", path));
+                }
+                each(event);
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&Value, &str)>,
+    ) -> Result<(StatusCode, Value)> {
+        let url = format!("{}{path}", self.server);
+        let mut request = self.client.request(method, &url).timeout(REQUEST);
+        if let Some((object, kind)) = body {
+            request = request
+                .header(header::CONTENT_TYPE, kind)
+                .body(object.to_string());
+        }
+        let reply = request
+            .send()
+            .await
+            .map_err(|error| unreachable(error, &url))?;
+        let status = reply.status();
+        let bytes = reply.bytes().await.context(Code::ApiUnreachable, || {
+            format!("reading the answer of {url}")
+        })?;
+        let value = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        Ok((status, value))
+    }
+}
+
+/// A connection that could not be had is the API server's absence; a name, a
+/// certificate or a clock in the way keeps its own code.
+fn unreachable(error: reqwest::Error, url: &str) -> Error {
+    let timed_out = error.is_timeout();
+    let named = http::refused(error, url);
+    match named.code() {
+        Code::Connect => {
+            let what = if timed_out {
+                "no answer in time from"
+            } else {
+                "no answer from"
+            };
+            Error::new(Code::ApiUnreachable, format!("{what} {url}")).because(named.story())
+        }
+        _ => named,
+    }
+}
+
+fn accepted(status: StatusCode, value: Value, doing: &str, path: &str) -> Result<Value> {
+    if status.is_success() {
+        return Ok(value);
+    }
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        let reason = refusal(&value, doing, path);
+        return Err(Error::new(
+            Code::ApiUnreachable,
+            format!("the API server answers {status}"),
+        )
+        .because(reason.story()));
+    }
+    Err(refusal(&value, doing, path))
+}
+
+/// The reason in a Kubernetes Status object.
+fn refusal(value: &Value, doing: &str, path: &str) -> Error {
+    let reason = value["message"]
+        .as_str()
+        .or_else(|| value.as_str())
+        .unwrap_or("no reason given");
+    Error::new(Code::ApiRefused, format!("{doing} {path}: {reason}"))
+}
+
+/// What is used of a kubeconfig.
+#[derive(Debug)]
+pub struct Kubeconfig {
+    /// `https://HOST:PORT`.
+    pub server: String,
+    /// The authority's certificate, PEM.
+    pub authority: Vec<u8>,
+    /// The client's certificate, PEM.
+    pub certificate: Vec<u8>,
+    /// The client's key, PEM.
+    pub key: Pem,
+}
+
+impl Kubeconfig {
+    /// Reads a kubeconfig whose credentials are embedded, with one cluster
+    /// and one user.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::IdentityCert`]: anything else.
+    pub fn parse(text: &str) -> Result<Self> {
+        let file: KubeconfigFile = serde_yaml::from_str(text)
+            // The reader's own error would show the lines around it, keys too.
+            .map_err(|_| Error::new(Code::IdentityCert, "the kubeconfig is not readable"))?;
+        let one =
+            |what: &str| Error::new(Code::IdentityCert, format!("the kubeconfig has no {what}"));
+        let cluster = file
+            .clusters
+            .into_iter()
+            .next()
+            .ok_or_else(|| one("cluster"))?;
+        let user = file.users.into_iter().next().ok_or_else(|| one("user"))?;
+        let decode = |what: &str, text: Option<String>| {
+            BASE64
+                .decode(text.unwrap_or_default())
+                .ok()
+                .filter(|bytes| !bytes.is_empty())
+                .ok_or_else(|| one(what))
+        };
+        Ok(Self {
+            server: cluster.cluster.server,
+            authority: decode(
+                "certificate-authority-data",
+                cluster.cluster.certificate_authority_data,
+            )?,
+            certificate: decode("client-certificate-data", user.user.client_certificate_data)?,
+            key: Pem(decode("client-key-data", user.user.client_key_data)?),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct KubeconfigFile {
+    #[serde(default)]
+    clusters: Vec<NamedCluster>,
+    #[serde(default)]
+    users: Vec<NamedUser>,
+}
+
+#[derive(Deserialize)]
+struct NamedCluster {
+    cluster: ClusterEntry,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct ClusterEntry {
+    server: String,
+    certificate_authority_data: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct NamedUser {
+    user: UserEntry,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct UserEntry {
+    client_certificate_data: Option<String>,
+    client_key_data: Option<String>,
+}

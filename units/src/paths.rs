@@ -1,0 +1,56 @@
+//! Where things are on a node. Every path is absolute; kgen writes them, knode
+//! reads them through its root handle.
+
+/// NodeConfig, 0600: what this machine is.
+pub const NODE_CONFIG: &str = "/etc/knode/node.yaml";
+/// Where the bootstrap script finds knode: lines of `ARCH SHA256 URL`.
+pub const KNODE_SOURCES: &str = "/etc/knode/knode.list";
+/// The script that brings knode onto the machine.
+pub const BOOTSTRAP_SCRIPT: &str = "/etc/knode/bootstrap.sh";
+/// The agent itself.
+pub const KNODE: &str = "/opt/knode/bin/knode";
+/// Verified artifacts, one folder each, named by the hex of their digest.
+pub const STORE: &str = "/opt/knode/store";
+/// What is true now: step states, the first failing step and its code.
+pub const STATUS: &str = "/run/knode/status.json";
+/// Volatile state of the agent, gone after a reboot.
+pub const RUN_DIR: &str = "/run/knode";
+/// State of the agent that is worth keeping over reboots.
+pub const STATE_DIR: &str = "/var/lib/knode";
+
+/// Kubernetes binaries, links into the store.
+pub const KUBERNETES_BIN: &str = "/opt/kubernetes/bin";
+/// CNI plugins.
+pub const CNI_BIN: &str = "/opt/cni/bin";
+/// The CNI network list that knode writes.
+pub const CNI_CONFIG: &str = "/etc/cni/net.d/10-knode.conflist";
+
+/// Kubernetes' configuration folder.
+pub const KUBERNETES: &str = "/etc/kubernetes";
+/// Certificates and keys, kubeadm's names.
+pub const PKI: &str = "/etc/kubernetes/pki";
+/// The cluster's CA certificate, on every machine.
+pub const CA_CERT: &str = "/etc/kubernetes/pki/ca.crt";
+/// The cluster's CA key, on masters only.
+pub const CA_KEY: &str = "/etc/kubernetes/pki/ca.key";
+/// The kubelet's identity.
+pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+/// The kubelet's KubeletConfiguration.
+pub const KUBELET_CONFIG: &str = "/etc/kubernetes/kubelet.yaml";
+/// What only the running machine knows of the kubelet's arguments
+/// (`KUBELET_ARGS=…`, systemd EnvironmentFile syntax); written by knode.
+pub const KUBELET_ENVIRONMENT: &str = "/run/knode/kubelet.env";
+/// The same for kube-proxy (`KUBE_PROXY_ARGS=…`).
+pub const KUBE_PROXY_ENVIRONMENT: &str = "/run/knode/kube-proxy.env";
+/// kube-proxy's identity; knode watches Nodes with it as well.
+pub const KUBE_PROXY_KUBECONFIG: &str = "/etc/kubernetes/kube-proxy.conf";
+/// kube-proxy's KubeProxyConfiguration.
+pub const KUBE_PROXY_CONFIG: &str = "/etc/kubernetes/kube-proxy.yaml";
+/// etcd's configuration file.
+pub const ETCD_CONFIG: &str = "/etc/kubernetes/etcd.yaml";
+/// etcd's data, 0700.
+pub const ETCD_DATA: &str = "/var/lib/etcd";
+/// containerd's configuration, written by knode for the version it finds.
+pub const CONTAINERD_CONFIG: &str = "/etc/kubernetes/containerd.toml";
+/// containerd's socket.
+pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
