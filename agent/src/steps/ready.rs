@@ -1,15 +1,21 @@
-//! Is this machine a healthy member of its cluster?
+//! Is this machine a healthy member of its cluster: its Node Ready, and its
+//! kube-proxy healthy?
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use serde::Deserialize;
 use serde_json::Value;
 
-use super::name;
-use crate::error::{Code, Error, Result};
+use super::{name, services};
+use crate::error::{Code, Context, Error, Result};
 use crate::graph::Step;
 use crate::machine::Machine;
+use crate::sys::bus::Bus;
+use crate::sys::http;
 use units::node_config::Service;
+use units::paths;
 
 /// How long a Node may be on its way to Ready before that counts as a
 /// failure.
@@ -57,9 +63,15 @@ impl Step<Machine> for Ready {
 
 async fn until_ready(machine: &Machine) -> Result<()> {
     let api = machine.kubelet_api()?;
+    let bus = services::connect().await?;
     let path = format!("/api/v1/nodes/{}", machine.config.node.name);
     loop {
-        match condition(&api.get(&path).await?.unwrap_or_default()) {
+        let node = condition(&api.get(&path).await?.unwrap_or_default());
+        let services = match node {
+            Ok(()) => proxy_health(machine, &bus).await,
+            Err(reason) => Err(reason),
+        };
+        match services {
             Ok(()) => return Ok(()),
             Err(reason) => {
                 machine.status.set_ready(false);
@@ -67,6 +79,61 @@ async fn until_ready(machine: &Machine) -> Result<()> {
             }
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
+
+/// The part of kube-proxy's configuration that says where it tells its health.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ProxyConfig {
+    #[serde(default = "default_health_address")]
+    healthz_bind_address: SocketAddr,
+}
+
+/// Source: Kubernetes API, kubeproxy.config.k8s.io/v1alpha1.
+fn default_health_address() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 10256))
+}
+
+/// A Node can be Ready while its services are unreachable, so ask kube-proxy
+/// as well: fine, or why not.
+async fn proxy_health(machine: &Machine, bus: &Bus) -> Result<(), String> {
+    if !machine.runs(Service::KubeProxy) {
+        return Ok(());
+    }
+    let answered = async {
+        let text = machine.root.read_to_string(paths::KUBE_PROXY_CONFIG)?;
+        let config: ProxyConfig = serde_yaml::from_str(&text)
+            .context(Code::ConfigInvalid, || {
+                format!("reading {}", paths::KUBE_PROXY_CONFIG)
+            })?;
+        let url = format!("http://{}/livez", reachable(config.healthz_bind_address));
+        let asked = http::local_client()?.get(&url).send().await;
+        let reply = asked.map_err(|error| http::refused(error, &url))?;
+        reply
+            .error_for_status()
+            .map_err(|error| http::refused(error, &url))?;
+        Ok(())
+    };
+    match answered.await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            let error: Error = error;
+            let state = services::describe(bus, Service::KubeProxy).await;
+            Err(format!(
+                "kube-proxy is not healthy ({state}): {}",
+                error.story()
+            ))
+        }
+    }
+}
+
+/// Where to connect to reach what listens on `address`.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
     }
 }
 

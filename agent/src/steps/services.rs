@@ -51,6 +51,17 @@ pub async fn ensure_active(bus: &Bus, service: Service, if_active: IfActive) -> 
     }
 }
 
+/// What systemd says of a service, in a few words.
+pub async fn describe(bus: &Bus, service: Service) -> String {
+    match bus.unit(service.unit()).await {
+        Ok(state) => {
+            let restarts = state.service.as_ref().map_or(0, |service| service.restarts);
+            format!("{}{}, {restarts} restarts", state.active, end_of(&state))
+        }
+        Err(error) => error.to_string(),
+    }
+}
+
 /// How the service's last process ended, in words.
 fn end_of(state: &UnitState) -> String {
     match &state.service {
@@ -63,6 +74,6 @@ fn end_of(state: &UnitState) -> String {
         Some(service) if service.exec_main_code > 1 => {
             format!(" ({}, signal {})", service.result, service.exec_main_status)
         }
-        _ => format!(" ({}, {})", state.load, state.active),
+        _ => String::new(),
     }
 }

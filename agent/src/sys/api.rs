@@ -237,16 +237,12 @@ impl Api {
 /// A connection that could not be had is the API server's absence; a name, a
 /// certificate or a clock in the way keeps its own code.
 fn unreachable(error: reqwest::Error, url: &str) -> Error {
-    let timed_out = error.is_timeout();
     let named = http::refused(error, url);
     match named.code() {
         Code::Connect => {
-            let what = if timed_out {
-                "no answer in time from"
-            } else {
-                "no answer from"
-            };
-            Error::new(Code::ApiUnreachable, format!("{what} {url}")).because(named.story())
+            let reason = std::error::Error::source(&named).map(ToString::to_string);
+            Error::new(Code::ApiUnreachable, format!("no answer from {url}"))
+                .because(reason.unwrap_or_default())
         }
         _ => named,
     }

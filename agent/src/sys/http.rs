@@ -100,6 +100,20 @@ pub fn download_client() -> Result<Client> {
     }
 }
 
+/// A client for health checks on this machine's loopback, without TLS.
+///
+/// # Errors
+///
+/// [`Code::Tls`], which cannot happen without TLS.
+pub fn local_client() -> Result<Client> {
+    Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .timeout(Duration::from_secs(5))
+        .build()
+        .context(Code::Tls, || "preparing an HTTP client".to_owned())
+}
+
 /// The body of a download, chunk by chunk.
 #[derive(Debug)]
 pub struct Download {
@@ -176,8 +190,17 @@ fn stalled(url: &str, stall: Duration, received: u64) -> Error {
 /// Names why a request got no answer.
 pub fn refused(error: reqwest::Error, url: &str) -> Error {
     let code = cause(&error);
-    // The address is in our words already.
-    Error::new(code, format!("asking {url}")).because(error.without_url())
+    Error::new(code, format!("asking {url}")).because(deepest(&error))
+}
+
+/// The innermost cause's words; those around it only say that a request was
+/// being sent, which our own words do.
+fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut deepest = error;
+    while let Some(cause) = deepest.source() {
+        deepest = cause;
+    }
+    deepest.to_string()
 }
 
 /// Tells apart name, route, TLS and clock, which reqwest reports alike.

@@ -1,0 +1,96 @@
+//! The Kubernetes binaries that no package registry has.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::cache;
+use crate::command::run;
+
+/// The first minor version of Kubernetes 1 that we support.
+const OLDEST_MINOR: u32 = 34;
+
+/// What a cluster needs. kubectl may come from Debian ([`crate::artifacts::kubectl`]).
+pub const PROGRAMS: [&str; 5] = [
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kubelet",
+    "kube-proxy",
+];
+
+/// A folder that has all the binaries.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    directory: PathBuf,
+    version: String,
+}
+
+impl Binaries {
+    /// Looks into `$KUBE_BIN_DIR`. An error is the reason for which to skip a test.
+    pub fn find() -> Result<Self> {
+        let directory = directory();
+        for program in PROGRAMS {
+            let path = directory.join(program);
+            ensure!(path.is_file(), "no {} ($KUBE_BIN_DIR)", path.display());
+        }
+        let version = run(Command::new(directory.join("kubelet")).arg("--version"))?;
+        let version = version.trim().trim_start_matches("Kubernetes v").to_owned();
+        let mut parts = version.split('.').map(str::parse);
+        let supported = matches!(
+            (parts.next(), parts.next()),
+            (Some(Ok(1)), Some(Ok(minor))) if minor >= OLDEST_MINOR
+        );
+        ensure!(
+            supported,
+            "{} has Kubernetes {version}, older than 1.{OLDEST_MINOR}",
+            directory.display()
+        );
+        Ok(Self { directory, version })
+    }
+
+    /// The folder.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The path of one of [`PROGRAMS`].
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The kubelet's version, without a leading `v`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Packs them as the official server archive does:
+    /// `kubernetes/server/bin/…` in `kubernetes-server-linux-ARCH.tar.gz`.
+    pub fn archive(&self) -> Result<PathBuf> {
+        let mut programs: Vec<_> = PROGRAMS.iter().map(|name| self.program(name)).collect();
+        programs.push(crate::artifacts::kubectl()?);
+        let mut stamp = Vec::new();
+        for program in &programs {
+            let file = program
+                .metadata()
+                .with_context(|| format!("looking at {}", program.display()))?;
+            let line = format!(
+                "{} {} {:?}\n",
+                program.display(),
+                file.len(),
+                file.modified()?
+            );
+            stamp.extend(line.into_bytes());
+        }
+        let key = &cache::digest([stamp.as_slice()])[..16];
+        cache::once(&format!("kubernetes-server-{key}.tar.gz"), |target| {
+            crate::artifacts::pack("kubernetes/server/bin", &programs, target)
+        })
+    }
+}
+
+/// Where the binaries are looked for: `$KUBE_BIN_DIR`, by default `/opt/kubernetes/bin`.
+pub fn directory() -> PathBuf {
+    cache::from_environment("KUBE_BIN_DIR", "/opt/kubernetes/bin")
+}
