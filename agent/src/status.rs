@@ -237,7 +237,7 @@ impl Status {
             report.state = State::Running;
             report.began.get_or_insert(now);
         });
-        tracing::debug!(step, "begins");
+        tracing::debug!(step, "{step} begins");
     }
 
     /// What a running step does or waits for, in a few words.
@@ -252,7 +252,7 @@ impl Status {
         if known {
             return;
         }
-        tracing::info!(step, "{detail}");
+        tracing::info!(step, "{step}: {detail}");
         self.change_step(step, |report, _| report.detail = detail);
     }
 
@@ -271,7 +271,7 @@ impl Status {
             }
         });
         if let Some(seconds) = first {
-            tracing::info!(step, seconds, "done: {detail}");
+            tracing::info!(step, seconds, "{step}: done: {detail}");
         }
     }
 
@@ -287,12 +287,12 @@ impl Status {
         });
         // The same failure for hours is one line, not thousands (F29).
         if repeated {
-            tracing::debug!(step, code = %error.code(), "{}", failure.message);
+            tracing::debug!(step, code = %error.code(), "{step}: {}", failure.message);
         } else {
             tracing::error!(
                 step,
                 code = %error.code(),
-                "{}: {} {} Trying again in {:.1} s.",
+                "{step}: {}: {} {} Trying again in {:.1} s.",
                 error.code(), sentence(&failure.message), failure.cure, pause.as_secs_f64()
             );
         }

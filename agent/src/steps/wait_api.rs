@@ -13,6 +13,16 @@ use crate::retry::Backoff;
 use crate::sys::api::{Api, Kubeconfig};
 use units::paths;
 
+/// The pause between the first attempts.
+const FIRST: Duration = Duration::from_millis(100);
+/// The longest pause while machines boot together.
+const EAGER: Duration = Duration::from_secs(1);
+/// How many attempts that lasts, about two minutes.
+const EAGER_ATTEMPTS: u32 = 150;
+/// The longest pause after that: a master that is away for hours is not met
+/// by a storm when it comes back (F20, F29).
+const PATIENT: Duration = Duration::from_secs(5);
+
 pub struct Wait {
     /// Whether the API server is on this machine.
     pub after_apiserver: bool,
@@ -45,8 +55,12 @@ pub async fn until_ready(machine: &Machine, step: &str) -> Result<String> {
     let root = &machine.root;
     let server = Kubeconfig::parse(&root.read_to_string(paths::KUBELET_KUBECONFIG)?)?.server;
     let authority = root.read(paths::CA_CERT)?;
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(2));
+    let own = server.contains("//127.0.0.1:");
+    let mut backoff = Backoff::new(FIRST, if own { FIRST * 2 } else { EAGER });
     loop {
+        if backoff.attempts() == EAGER_ATTEMPTS && !own {
+            backoff = Backoff::new(EAGER, PATIENT);
+        }
         // A new client each time: name servers may have changed.
         match Api::new(&server, &authority, None)?.ready().await {
             Ok(()) => return Ok(server),
