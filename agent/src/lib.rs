@@ -5,6 +5,7 @@
 //! sit behind [`sys`]; everything else is decided from data.
 
 pub mod cli;
+pub mod credentials;
 pub mod error;
 pub mod graph;
 pub mod machine;

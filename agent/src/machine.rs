@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use time::OffsetDateTime;
 use tokio::sync::watch;
 
+use crate::credentials;
 use crate::error::Result;
 use crate::status::Status;
 use crate::sys::api::Api;
@@ -87,9 +89,11 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// The kubeconfig is missing or unusable.
+    /// There is no usable identity.
     pub fn kubelet_api(&self) -> Result<Api> {
-        Api::from_kubeconfig(&self.root.read_to_string(paths::KUBELET_KUBECONFIG)?)
+        let now = OffsetDateTime::now_utc();
+        let own = credentials::kubelet(&self.root, &self.config.node.name, now)?;
+        Api::new(&own.server, &own.authority, Some(own.identity))
     }
 
     /// The API with kube-proxy's identity, which may see all Nodes.

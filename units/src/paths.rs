@@ -35,6 +35,9 @@ pub const CA_CERT: &str = "/etc/kubernetes/pki/ca.crt";
 pub const CA_KEY: &str = "/etc/kubernetes/pki/ca.key";
 /// The kubelet's identity.
 pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+/// The identity that the kubelet got by rotating its own: a link to one PEM
+/// file with certificate and key.
+pub const KUBELET_ROTATED: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 /// The kubelet's KubeletConfiguration.
 pub const KUBELET_CONFIG: &str = "/etc/kubernetes/kubelet.yaml";
 /// What only the running machine knows of the kubelet's arguments

@@ -5,15 +5,13 @@ use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 
 use super::name;
+use crate::credentials;
 use crate::error::{Code, Error, Result};
 use crate::graph::Step;
 use crate::machine::Machine;
-use crate::sys::api::Kubeconfig;
-use crate::sys::pki::{self, Facts};
 use crate::sys::root::Root;
 use crate::sys::store::sha256;
 use units::node_config::{ManifestEntry, Service};
-use units::paths;
 
 pub struct Identity;
 
@@ -36,11 +34,10 @@ impl Step<Machine> for Identity {
                 return Ok(format!("{files} files intact"));
             }
             let now = OffsetDateTime::now_utc();
-            let facts = kubelet_certificate(machine)?;
-            let expected = format!("system:node:{}", machine.config.node.name);
-            judge(&facts, &expected, now)?;
+            let facts = credentials::kubelet(&machine.root, &machine.config.node.name, now)?.facts;
             let days = (facts.not_after - now).whole_days();
-            Ok(format!("{files} files intact, {expected} for {days} days"))
+            let name = facts.common_name;
+            Ok(format!("{files} files intact, {name} for {days} days"))
         })
     }
 }
@@ -66,74 +63,4 @@ fn intact(root: &Root, entry: &ManifestEntry) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-fn kubelet_certificate(machine: &Machine) -> Result<Facts> {
-    let kubeconfig = Kubeconfig::parse(&machine.root.read_to_string(paths::KUBELET_KUBECONFIG)?)?;
-    let authority = machine.root.read(paths::CA_CERT)?;
-    let what = format!("the certificate in {}", paths::KUBELET_KUBECONFIG);
-    pki::inspect(&what, &kubeconfig.certificate, &authority)
-}
-
-/// Is it for this node, and valid now?
-fn judge(facts: &Facts, expected: &str, now: OffsetDateTime) -> Result<()> {
-    if facts.common_name != expected {
-        return Err(Error::new(
-            Code::IdentityCert,
-            format!(
-                "the kubelet's certificate is for {:?}, this node is {expected:?}",
-                facts.common_name
-            ),
-        ));
-    }
-    if now < facts.not_before {
-        let behind = facts.not_before - now;
-        return Err(Error::new(
-            Code::Clock,
-            format!(
-                "the clock says {}, at least {} h {} min before the kubelet's certificate begins",
-                now.date(),
-                behind.whole_hours(),
-                behind.whole_minutes() % 60
-            ),
-        ));
-    }
-    if now > facts.not_after {
-        return Err(Error::new(
-            Code::IdentityCert,
-            format!(
-                "the kubelet's certificate expired on {}",
-                facts.not_after.date()
-            ),
-        ));
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use time::macros::datetime;
-
-    #[test]
-    fn wrong_name_wrong_clock_and_expiry_are_told_apart() {
-        let facts = Facts {
-            common_name: "system:node:a".to_owned(),
-            not_before: datetime!(2026-01-01 12:00 UTC),
-            not_after: datetime!(2027-01-01 12:00 UTC),
-        };
-        let judge = |name: &str, now| judge(&facts, name, now).map_err(|e| (e.code(), e.story()));
-        assert_eq!(
-            judge("system:node:a", datetime!(2026-06-01 0:00 UTC)),
-            Ok(())
-        );
-        let (code, _) = judge("system:node:b", datetime!(2026-06-01 0:00 UTC)).unwrap_err();
-        assert_eq!(code, Code::IdentityCert);
-        let (code, story) = judge("system:node:a", datetime!(2026-01-01 8:48 UTC)).unwrap_err();
-        assert_eq!(code, Code::Clock);
-        assert!(story.contains("3 h 12 min"), "{story}");
-        let (code, story) = judge("system:node:a", datetime!(2027-06-01 0:00 UTC)).unwrap_err();
-        assert_eq!(code, Code::IdentityCert);
-        assert!(story.contains("expired on 2027-01-01"), "{story}");
-    }
 }

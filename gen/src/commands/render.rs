@@ -1,0 +1,73 @@
+//! `kgen render`: everything for everybody.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::{kubeconfig, terminal};
+use crate::format::Format;
+use crate::out::{self, Change, Job, SECRET_MODE};
+use crate::workspace::{self, Workspace};
+
+/// What to write where.
+#[derive(Debug)]
+pub struct Render<'a> {
+    /// The settings file, if one was named.
+    pub file: Option<&'a Path>,
+    /// The language, if one was asked for.
+    pub format: Option<Format>,
+    /// The folder to write to.
+    pub out: &'a Path,
+}
+
+/// Writes the user-data of every machine and the operator's kubeconfigs, once
+/// all of them could be made.
+pub fn run(args: &Render<'_>) -> Result<()> {
+    let workspace = Workspace::open(
+        args.file,
+        &[("master".parse()?, units::types::Role::Master)],
+    )?;
+    let knode = workspace.knode()?;
+    let format = workspace.format(args.format);
+    let mut pki = workspace.pki()?;
+    let mut files: Vec<(PathBuf, zeroize::Zeroizing<Vec<u8>>)> = Vec::new();
+    for machine in &workspace.cluster.machines {
+        let plan = workspace.plan(machine, &knode, &mut pki)?;
+        let document = workspace::document(&plan, format)?;
+        let path = args.out.join(machine.name.as_str()).join("user-data");
+        files.push((path, document.as_bytes().to_vec().into()));
+    }
+    for (name, super_admin) in [("admin.conf", false), ("super-admin.conf", true)] {
+        let text = kubeconfig::of_operator(&workspace, &mut pki, super_admin)?;
+        files.push((args.out.join(name), text.expose().to_vec().into()));
+    }
+    pki.commit()?;
+    for note in pki.notes() {
+        terminal::say(&format!("kgen: {note}"));
+    }
+    let jobs: Vec<Job<'_>> = files
+        .iter()
+        .map(|(path, bytes)| Job::Write {
+            path: path.clone(),
+            bytes,
+            mode: SECRET_MODE,
+        })
+        .collect();
+    let mut unchanged = 0;
+    for (change, (path, _)) in out::apply(&jobs)?.into_iter().zip(&files) {
+        let verb = match change {
+            Change::Created => "wrote",
+            Change::Updated => "changed",
+            Change::Removed => "removed",
+            Change::Unchanged => {
+                unchanged += 1;
+                continue;
+            }
+        };
+        terminal::say(&format!("kgen: {verb} {}", path.display()));
+    }
+    if unchanged > 0 {
+        terminal::say(&format!("kgen: {unchanged} files as they were"));
+    }
+    Ok(())
+}

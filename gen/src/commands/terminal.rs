@@ -1,0 +1,25 @@
+//! Standard output and standard error.
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::{Context, Result};
+
+/// Whether somebody is looking at what is printed.
+pub fn is_watched() -> bool {
+    io::stdout().is_terminal()
+}
+
+/// Prints a result. A reader that has seen enough (`| head`) is no failure.
+pub fn print(text: &[u8]) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("writing to standard output"),
+    }
+}
+
+/// Says something beside the result.
+pub fn say(text: &str) {
+    // Nobody is left to be told that standard error is closed.
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}

@@ -1,0 +1,31 @@
+//! kgen turns one cluster settings file into one user-data document per
+//! machine.
+//!
+//! ```text
+//! cluster.yaml → settings → cluster ─┬→ pki        what certificates; kept beside it
+//!                                    ├→ artifacts  kgen.lock: addresses and checksums
+//!                                    └→ plan       files, units and node.yaml of a machine
+//! plan → dialect → user-data
+//! ```
+//!
+//! Arrows only go down: [`settings`] knows nothing of [`cluster`], [`cluster`]
+//! nothing of [`pki`], and [`dialect`] only the plan's files and units.
+//! [`workspace`] puts the rooms together for [`commands`].
+
+pub mod artifacts;
+pub mod cli;
+pub mod cluster;
+pub mod commands;
+pub mod dialect;
+pub mod format;
+pub mod lint;
+pub mod pki;
+pub mod plan;
+pub mod report;
+pub mod secret;
+pub mod settings;
+pub mod workspace;
+pub mod yaml;
+
+mod out;
+mod ranges;

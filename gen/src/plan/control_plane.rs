@@ -1,0 +1,213 @@
+//! The flags of API server, controller manager and scheduler.
+//! Source: their --help, 1.34 to 1.36, and the CIS Kubernetes Benchmark.
+
+use ::units::node_config::Service;
+use ::units::paths;
+use anyhow::Result;
+use serde_json::json;
+
+use super::kubelet::{TLS_SUITES, VOLUME_PLUGINS};
+use super::{PlannedFile, etcd, files, overlay, units};
+use crate::cluster::Args;
+use crate::cluster::{Cluster, Machine};
+use crate::secret::Secret;
+
+/// The controller manager's identity.
+pub const CONTROLLER_MANAGER_KUBECONFIG: &str = "/etc/kubernetes/controller-manager.conf";
+/// The scheduler's identity.
+pub const SCHEDULER_KUBECONFIG: &str = "/etc/kubernetes/scheduler.conf";
+/// How secrets are encrypted at rest.
+const ENCRYPTION: &str = "/etc/kubernetes/encryption.yaml";
+
+/// The drop-ins of the three services.
+pub fn drop_ins(cluster: &Cluster, machine: &Machine) -> [PlannedFile; 3] {
+    let overrides = &cluster.overrides;
+    [
+        drop_in(
+            Service::KubeApiserver,
+            apiserver(cluster, machine),
+            &overrides.apiserver,
+        ),
+        drop_in(
+            Service::KubeControllerManager,
+            controller_manager(cluster),
+            &overrides.controller_manager,
+        ),
+        drop_in(Service::KubeScheduler, scheduler(), &overrides.scheduler),
+    ]
+}
+
+fn drop_in(service: Service, mut args: Args, over: &Args) -> PlannedFile {
+    args.extend(over.iter().map(|(k, v)| (k.clone(), v.clone())));
+    let program = format!("{}/{service}", paths::KUBERNETES_BIN);
+    let args: Vec<String> = args
+        .iter()
+        .map(|(flag, value)| format!("--{flag}={value}"))
+        .collect();
+    units::drop_in(service, units::exec_start(&program, &args))
+}
+
+/// Secrets are written with XSalsa20-Poly1305; what was written before
+/// encryption is still read.
+/// Source: Kubernetes documentation, "Encrypting Confidential Data at Rest".
+pub fn encryption(key: &Secret) -> Result<PlannedFile> {
+    let secret = key.expose_text().unwrap_or_default().trim_end();
+    let config = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "EncryptionConfiguration",
+        "resources": [{
+            "resources": ["secrets"],
+            "providers": [
+                {"secretbox": {"keys": [{"name": "key1", "secret": secret}]}},
+                {"identity": {}},
+            ],
+        }],
+    });
+    let text = overlay::yaml(&config)?;
+    Ok(files::secret(ENCRYPTION, Secret::from(text)))
+}
+
+fn args<const N: usize>(args: [(&str, String); N]) -> Args {
+    args.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+}
+
+fn pki(file: &str) -> String {
+    format!("{}/{file}", paths::PKI)
+}
+
+fn list(items: impl IntoIterator<Item = impl ToString>) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(",")
+}
+
+/// What every server of the three says about TLS and profiling.
+fn serving() -> Args {
+    args([
+        ("profiling", "false".into()),
+        ("tls-cipher-suites", list(TLS_SUITES)),
+        ("tls-min-version", "VersionTLS12".into()),
+    ])
+}
+
+fn apiserver(cluster: &Cluster, machine: &Machine) -> Args {
+    let mut all = serving();
+    all.extend(args([
+        ("allow-privileged", "true".into()),
+        ("audit-log-maxage", "30".into()),
+        ("audit-log-maxbackup", "10".into()),
+        ("audit-log-maxsize", "100".into()),
+        ("audit-log-path", "/var/log/kubernetes/audit.log".into()),
+        (
+            "audit-policy-file",
+            "/etc/kubernetes/audit-policy.yaml".into(),
+        ),
+        // Says who is anonymous, and for which paths.
+        (
+            "authentication-config",
+            "/etc/kubernetes/authentication.yaml".into(),
+        ),
+        ("authorization-mode", "Node,RBAC".into()),
+        ("client-ca-file", paths::CA_CERT.into()),
+        ("enable-admission-plugins", "NodeRestriction".into()),
+        ("enable-bootstrap-token-auth", "true".into()),
+        ("encryption-provider-config", ENCRYPTION.into()),
+        ("etcd-cafile", pki("etcd/ca.crt")),
+        ("etcd-certfile", pki("apiserver-etcd-client.crt")),
+        ("etcd-keyfile", pki("apiserver-etcd-client.key")),
+        ("etcd-servers", list(etcd::endpoints(cluster))),
+        ("kubelet-certificate-authority", paths::CA_CERT.into()),
+        (
+            "kubelet-client-certificate",
+            pki("apiserver-kubelet-client.crt"),
+        ),
+        ("kubelet-client-key", pki("apiserver-kubelet-client.key")),
+        (
+            "kubelet-preferred-address-types",
+            kubelet_addresses(cluster),
+        ),
+        ("proxy-client-cert-file", pki("front-proxy-client.crt")),
+        ("proxy-client-key-file", pki("front-proxy-client.key")),
+        ("requestheader-allowed-names", "front-proxy-client".into()),
+        ("requestheader-client-ca-file", pki("front-proxy-ca.crt")),
+        (
+            "requestheader-extra-headers-prefix",
+            "X-Remote-Extra-".into(),
+        ),
+        ("requestheader-group-headers", "X-Remote-Group".into()),
+        ("requestheader-username-headers", "X-Remote-User".into()),
+        ("secure-port", cluster.api_port.to_string()),
+        ("service-account-extend-token-expiration", "false".into()),
+        (
+            "service-account-issuer",
+            format!("https://kubernetes.default.svc.{}", cluster.domain),
+        ),
+        ("service-account-key-file", pki("sa.pub")),
+        ("service-account-signing-key-file", pki("sa.key")),
+        ("service-cluster-ip-range", list(&cluster.service_cidrs)),
+        ("tls-cert-file", pki("apiserver.crt")),
+        ("tls-private-key-file", pki("apiserver.key")),
+    ]));
+    if let Some(address) = cluster.advertised(machine) {
+        all.insert("advertise-address".into(), address.to_string());
+    }
+    all
+}
+
+/// A kubelet's certificate answers to its addresses where they are known
+/// beforehand, and to its name in any case.
+fn kubelet_addresses(cluster: &Cluster) -> String {
+    let mut with_kubelet = cluster.machines.iter().filter(|m| m.role.runs_kubelet());
+    if with_kubelet.all(|m| m.address().is_some()) {
+        "InternalIP,Hostname".into()
+    } else {
+        "Hostname,InternalIP".into()
+    }
+}
+
+fn controller_manager(cluster: &Cluster) -> Args {
+    let kubeconfig = CONTROLLER_MANAGER_KUBECONFIG;
+    let mut all = serving();
+    all.extend(args([
+        ("allocate-node-cidrs", "true".into()),
+        ("authentication-kubeconfig", kubeconfig.into()),
+        ("authorization-kubeconfig", kubeconfig.into()),
+        ("bind-address", "127.0.0.1".into()),
+        ("client-ca-file", paths::CA_CERT.into()),
+        ("cluster-cidr", list(&cluster.pod_cidrs)),
+        ("cluster-name", cluster.name.clone()),
+        ("cluster-signing-cert-file", paths::CA_CERT.into()),
+        ("cluster-signing-key-file", paths::CA_KEY.into()),
+        ("controllers", "*,bootstrapsigner,tokencleaner".into()),
+        ("flex-volume-plugin-dir", VOLUME_PLUGINS.into()),
+        ("kubeconfig", kubeconfig.into()),
+        ("leader-elect", "true".into()),
+        ("requestheader-client-ca-file", pki("front-proxy-ca.crt")),
+        ("root-ca-file", paths::CA_CERT.into()),
+        ("service-account-private-key-file", pki("sa.key")),
+        ("service-cluster-ip-range", list(&cluster.service_cidrs)),
+        ("use-service-account-credentials", "true".into()),
+    ]));
+    let masks = cluster.pod_cidrs.iter().map(|net| {
+        let flag = match (cluster.pod_cidrs.len(), net) {
+            (1, _) => "node-cidr-mask-size",
+            (_, ipnet::IpNet::V4(_)) => "node-cidr-mask-size-ipv4",
+            (_, ipnet::IpNet::V6(_)) => "node-cidr-mask-size-ipv6",
+        };
+        (flag.to_owned(), cluster.node_mask_of(net).to_string())
+    });
+    all.extend(masks);
+    all
+}
+
+fn scheduler() -> Args {
+    let kubeconfig = SCHEDULER_KUBECONFIG;
+    let mut all = serving();
+    all.extend(args([
+        ("authentication-kubeconfig", kubeconfig.into()),
+        ("authorization-kubeconfig", kubeconfig.into()),
+        ("bind-address", "127.0.0.1".into()),
+        ("kubeconfig", kubeconfig.into()),
+        ("leader-elect", "true".into()),
+    ]));
+    all
+}

@@ -1,0 +1,221 @@
+//! The keys of cluster.yaml, each read where its name stands.
+
+use units::node_config::{CgroupDriver, NetworkMode, RuntimeSource};
+use units::types::{InvalidValue, NodeName, is_dns_label};
+
+use super::members;
+use super::schema::{Args, Network, Runtime, Settings};
+use super::values::network;
+use crate::yaml::{At, Node, Object, Reader};
+
+/// Reads the root mapping; what is wrong is in the reader.
+pub fn read(r: &mut Reader, root: &Node) -> Option<Settings> {
+    let mut o = r.object(root, "")?;
+    let mut s = Settings {
+        machines_span: o.span.clone(),
+        ..Settings::default()
+    };
+    set(&mut s.name, o.read(r, "name", dns_label));
+    set(
+        &mut s.version,
+        value(o.read(r, "kubernetesVersion", Reader::parse)),
+    );
+    s.format = value(o.read(r, "format", Reader::parse));
+    s.endpoint = o.read(r, "endpoint", Reader::parse);
+    if let Some((node, path)) = o.get("nodes") {
+        s.machines_span = node.span.clone();
+        s.machines = r.list(node, &path, members::machine);
+    }
+    if let Some(mut o) = section(r, &mut o, "network") {
+        s.network = read_network(r, &mut o);
+        o.finish(r);
+    }
+    if let Some(mut o) = section(r, &mut o, "runtime") {
+        s.runtime = read_runtime(r, &mut o);
+        o.finish(r);
+    }
+    for (key, target) in [
+        ("kubelet", &mut s.kubelet),
+        ("kubeProxy", &mut s.kube_proxy),
+        ("etcd", &mut s.etcd),
+    ] {
+        if let Some(mut o) = section(r, &mut o, key) {
+            set(target, o.read(r, "config", Reader::fragment));
+            o.finish(r);
+        }
+    }
+    if let Some(mut o) = section(r, &mut o, "apiServer") {
+        set(&mut s.apiserver_args, o.read(r, "extraArgs", args));
+        if let Some((node, path)) = o.get("certSANs") {
+            s.cert_sans = r.list(node, &path, |r, n, p| value(r.parse(n, p)));
+        }
+        o.finish(r);
+    }
+    for (key, target) in [
+        ("controllerManager", &mut s.controller_manager_args),
+        ("scheduler", &mut s.scheduler_args),
+    ] {
+        if let Some(mut o) = section(r, &mut o, key) {
+            set(target, o.read(r, "extraArgs", args));
+            o.finish(r);
+        }
+    }
+    set(
+        &mut s.service_account_key,
+        value(o.read(r, "serviceAccountKey", Reader::parse)),
+    );
+    o.finish(r);
+    Some(s)
+}
+
+fn read_network(r: &mut Reader, o: &mut Object<'_>) -> Network {
+    let mut n = Network::default();
+    let cidr = |r: &mut Reader, node: &Node, path: &str| r.parse_with(node, path, network);
+    let pods = o.one_or_many(r, "podCIDR", "podCIDRs", cidr);
+    let services = o.one_or_many(r, "serviceCIDR", "serviceCIDRs", cidr);
+    if !pods.is_empty() {
+        n.pod_cidrs = pods;
+    }
+    if !services.is_empty() {
+        n.service_cidrs = services;
+    }
+    set(
+        &mut n.node_mask,
+        o.read(r, "nodeMask", |r, n, p| number(r, n, p, 8..=30)),
+    );
+    set(
+        &mut n.node_mask_ipv6,
+        o.read(r, "nodeMaskIPv6", |r, n, p| number(r, n, p, 16..=124)),
+    );
+    set(
+        &mut n.mode,
+        value(o.read(r, "mode", |r, n, p| r.parse_with(n, p, mode))),
+    );
+    set(&mut n.domain, o.read(r, "domain", domain));
+    n.mtu = value(o.read(r, "mtu", |r, n, p| number(r, n, p, 1280..=65_535)));
+    set(
+        &mut n.metadata_guard,
+        value(o.read(r, "metadataGuard", Reader::boolean)),
+    );
+    n
+}
+
+fn read_runtime(r: &mut Reader, o: &mut Object<'_>) -> Runtime {
+    let mut runtime = Runtime::default();
+    let source = o.read(r, "source", |r, n, p| {
+        r.parse_with(n, p, |text| match text {
+            "artifact" => Ok(RuntimeSource::Artifact),
+            "distribution" => Ok(RuntimeSource::Distribution),
+            _ => Err(format!(
+                "unknown source {text:?}: use artifact or distribution"
+            )),
+        })
+    });
+    set(&mut runtime.source, value(source));
+    set(&mut runtime.sandbox_image, o.read(r, "sandboxImage", image));
+    let driver = o.read(r, "cgroupDriver", |r, n, p| {
+        r.parse_with(n, p, |text| match text {
+            "systemd" => Ok(CgroupDriver::Systemd),
+            "cgroupfs" => Ok(CgroupDriver::Cgroupfs),
+            _ => Err(format!("unknown driver {text:?}: use systemd or cgroupfs")),
+        })
+    });
+    set(&mut runtime.cgroup_driver, value(driver));
+    runtime
+}
+
+/// A mapping under `key`, if there is one.
+fn section<'n>(r: &mut Reader, o: &mut Object<'n>, key: &'static str) -> Option<Object<'n>> {
+    let (node, path) = o.get(key)?;
+    r.object(node, &path)
+}
+
+/// Replaces a default by what was typed.
+fn set<T>(target: &mut T, typed: Option<T>) {
+    if let Some(typed) = typed {
+        *target = typed;
+    }
+}
+
+fn value<T>(at: Option<At<T>>) -> Option<T> {
+    at.map(|at| at.value)
+}
+
+/// A number within a range.
+fn number<T>(
+    r: &mut Reader,
+    node: &Node,
+    path: &str,
+    range: std::ops::RangeInclusive<T>,
+) -> Option<At<T>>
+where
+    T: std::str::FromStr + PartialOrd + std::fmt::Display,
+{
+    r.parse_with(node, path, |text| match text.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => Err(format!(
+            "{text:?} is not a number from {} to {}",
+            range.start(),
+            range.end()
+        )),
+    })
+}
+
+fn dns_label(r: &mut Reader, node: &Node, path: &str) -> Option<String> {
+    value(r.parse_with(node, path, |text| {
+        text.parse::<NodeName>()
+            .map(|name| name.to_string())
+            .map_err(|_| format!("{text:?} is not a DNS label: a-z, 0-9 and '-', at most 63"))
+    }))
+}
+
+fn domain(r: &mut Reader, node: &Node, path: &str) -> Option<String> {
+    value(r.parse_with(node, path, |text| {
+        if text.len() <= 200 && text.split('.').all(is_dns_label) {
+            Ok(text.to_owned())
+        } else {
+            Err(format!("{text:?} is not a DNS domain in lower case"))
+        }
+    }))
+}
+
+fn mode(text: &str) -> Result<NetworkMode, InvalidValue> {
+    match text {
+        "host-gw" => Ok(NetworkMode::HostGw),
+        "routed" => Ok(NetworkMode::Routed),
+        "none" => Ok(NetworkMode::None),
+        _ => Err(InvalidValue(format!(
+            "unknown mode {text:?}: use host-gw, routed or none"
+        ))),
+    }
+}
+
+fn image(r: &mut Reader, node: &Node, path: &str) -> Option<String> {
+    value(r.parse_with(node, path, |text| {
+        if !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"') {
+            Ok(text.to_owned())
+        } else {
+            Err(format!("{text:?} is not the name of an image"))
+        }
+    }))
+}
+
+/// Flags and their values; `profiling`, `--profiling` mean the same.
+fn args(r: &mut Reader, node: &Node, path: &str) -> Option<Args> {
+    let mut o = r.object(node, path)?;
+    let mut args = Args::new();
+    for (key, node) in o.entries() {
+        let path = o.path_of(&key.text);
+        let flag = key.text.strip_prefix("--").unwrap_or(&key.text);
+        let good = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.';
+        if flag.is_empty() || flag.starts_with('-') || !flag.bytes().all(good) {
+            r.find(&key.span, format!("{path}: not the name of a flag"), None);
+        } else if let Some(text) = r.text(node, &path) {
+            if text.value.chars().any(char::is_control) {
+                r.find(&text.span, format!("{path}: has control characters"), None);
+            }
+            args.insert(flag.to_owned(), text.value);
+        }
+    }
+    Some(args)
+}

@@ -1,0 +1,159 @@
+//! The settings as types, with what is meant where nothing was typed.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use serde_json::Value;
+use units::node_config::{CgroupDriver, NetworkMode, RuntimeSource};
+use units::types::Role;
+
+pub use super::members::Machine;
+use super::values::{DEFAULT_VERSION, Endpoint, Host, KubernetesVersion, ServiceAccountKey};
+use crate::format::Format;
+use crate::yaml::At;
+
+/// Flags of a program, without their leading dashes, and their values.
+pub type Args = BTreeMap<String, String>;
+
+/// Everything that cluster.yaml says, with defaults for what it does not.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The cluster's name, as in kubeconfigs.
+    pub name: String,
+    /// Which Kubernetes.
+    pub version: KubernetesVersion,
+    /// In which language user-data is written, unless a flag says otherwise.
+    pub format: Option<Format>,
+    /// Where the API server is reached; absent: at the first master.
+    pub endpoint: Option<At<Endpoint>>,
+    /// The machines, in the order in which they are listed.
+    pub machines: Vec<Machine>,
+    /// Where the list of machines stands, for what is wrong with it as a whole.
+    pub machines_span: std::ops::Range<usize>,
+    /// Whether machines get pod ranges in listing order.
+    pub assign_pod_cidrs: bool,
+    /// Addresses.
+    pub network: Network,
+    /// The container runtime.
+    pub runtime: Runtime,
+    /// Laid over our KubeletConfiguration.
+    pub kubelet: Value,
+    /// Laid over our KubeProxyConfiguration.
+    pub kube_proxy: Value,
+    /// Laid over our etcd configuration.
+    pub etcd: Value,
+    /// Flags of the API server, over ours.
+    pub apiserver_args: Args,
+    /// More names in the API server's certificate.
+    pub cert_sans: Vec<Host>,
+    /// Flags of the controller manager, over ours.
+    pub controller_manager_args: Args,
+    /// Flags of the scheduler, over ours.
+    pub scheduler_args: Args,
+    /// The kind of key that signs service account tokens.
+    pub service_account_key: ServiceAccountKey,
+}
+
+/// The addresses of pods and services.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// The ranges of all pods, one a family.
+    pub pod_cidrs: Vec<At<IpNet>>,
+    /// The ranges of all services, one a family.
+    pub service_cidrs: Vec<At<IpNet>>,
+    /// The prefix length of a node's IPv4 pod range.
+    pub node_mask: At<u8>,
+    /// The prefix length of a node's IPv6 pod range.
+    pub node_mask_ipv6: At<u8>,
+    /// How pods reach pods on other machines.
+    pub mode: NetworkMode,
+    /// The DNS domain of services.
+    pub domain: String,
+    /// Bytes of a pod's largest packet.
+    pub mtu: Option<u32>,
+    /// Whether pods are kept from the cloud's metadata service.
+    pub metadata_guard: bool,
+}
+
+/// The container runtime.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    /// Where containerd comes from.
+    pub source: RuntimeSource,
+    /// The image that holds a pod's namespaces.
+    pub sandbox_image: String,
+    /// How containers get their control groups.
+    pub cgroup_driver: CgroupDriver,
+}
+
+/// A value that nobody typed.
+fn assumed<T>(value: T, path: &str) -> At<T> {
+    At {
+        value,
+        span: 0..0,
+        path: path.to_owned(),
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            name: "kubernetes".to_owned(),
+            version: DEFAULT_VERSION,
+            format: None,
+            endpoint: None,
+            machines: Vec::new(),
+            machines_span: 0..0,
+            assign_pod_cidrs: true,
+            network: Network::default(),
+            runtime: Runtime::default(),
+            kubelet: Value::Null,
+            kube_proxy: Value::Null,
+            etcd: Value::Null,
+            apiserver_args: Args::new(),
+            cert_sans: Vec::new(),
+            controller_manager_args: Args::new(),
+            scheduler_args: Args::new(),
+            service_account_key: ServiceAccountKey::default(),
+        }
+    }
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        let net = |net: [u8; 4], path| {
+            // A prefix of 16 is one that IPv4 has.
+            IpNet::new(net.into(), 16)
+                .map(|net| assumed(net, path))
+                .into_iter()
+                .collect()
+        };
+        Self {
+            pod_cidrs: net([10, 244, 0, 0], "network.podCIDR"),
+            service_cidrs: net([10, 96, 0, 0], "network.serviceCIDR"),
+            node_mask: assumed(24, "network.nodeMask"),
+            node_mask_ipv6: assumed(64, "network.nodeMaskIPv6"),
+            mode: NetworkMode::HostGw,
+            domain: "cluster.local".to_owned(),
+            mtu: None,
+            metadata_guard: true,
+        }
+    }
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            source: RuntimeSource::Artifact,
+            sandbox_image: "registry.k8s.io/pause:3.10.1".to_owned(),
+            cgroup_driver: CgroupDriver::Systemd,
+        }
+    }
+}
+
+impl Settings {
+    /// The machines of a role.
+    pub fn of_role(&self, role: Role) -> impl Iterator<Item = &Machine> {
+        self.machines.iter().filter(move |m| m.role.value == role)
+    }
+}

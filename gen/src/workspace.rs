@@ -1,0 +1,210 @@
+//! The folder on disk: cluster.yaml, kgen.lock and pki/ → what commands need.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use time::OffsetDateTime;
+use units::types::{Arch, NodeName, Role};
+
+use crate::artifacts::{self, KnodeSource, Lock, Wanted};
+use crate::cluster::{Cluster, Machine};
+use crate::dialect::{self, Document};
+use crate::format::Format;
+use crate::lint;
+use crate::pki::Pki;
+use crate::plan::{NodePlan, Parts};
+use crate::report::{Finding, Report, Source};
+use crate::settings;
+use crate::yaml;
+
+/// The settings file, where no other is named.
+pub const SETTINGS: &str = "cluster.yaml";
+/// The lock beside it.
+const LOCK: &str = "kgen.lock";
+
+/// What is in the folder.
+#[derive(Debug)]
+pub struct Workspace {
+    /// The folder of the settings file.
+    pub folder: PathBuf,
+    /// The cluster that is meant.
+    pub cluster: Cluster,
+    /// Whether there is no settings file, so that everything is assumed.
+    pub builtin: bool,
+    lock: Lock,
+}
+
+impl Workspace {
+    /// Reads the settings file and the lock beside it, and tells everything
+    /// that is wrong in both. Without a settings file, if none was named, the
+    /// cluster is the built-in one with the machines of `fallback`.
+    pub fn open(file: Option<&Path>, fallback: &[(NodeName, Role)]) -> Result<Self> {
+        let path = file.unwrap_or(Path::new(SETTINGS));
+        let folder = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let text = read(path)?;
+        if let (None, Some(_)) = (&text, file) {
+            let finding = Finding::new(format!("{}: there is no such file", path.display()))
+                .help("kgen init writes one to begin with");
+            return Err(Report::from(finding).into());
+        }
+        let builtin = text.is_none();
+        let checked = match text {
+            Some(text) => settings::load(&Source::new(path.display().to_string(), text)),
+            None => Ok(settings::builtin(fallback)),
+        };
+        let lock = load_lock(&folder)?;
+        match (checked, lock) {
+            (Ok(checked), Ok(lock)) => Ok(Self {
+                folder,
+                cluster: Cluster::new(&checked),
+                builtin,
+                lock,
+            }),
+            (checked, lock) => {
+                let mut report = checked.err().unwrap_or_default();
+                report.extend(lock.err().unwrap_or_default());
+                Err(report.into())
+            }
+        }
+    }
+
+    /// The machine that a role and a name mean.
+    pub fn machine(&self, role: Option<Role>, name: Option<&NodeName>) -> Result<&Machine, Report> {
+        let names = |role: Option<Role>| -> Vec<&str> {
+            let machines = self.cluster.machines.iter();
+            machines
+                .filter(|m| role.is_none_or(|role| m.role == role))
+                .map(|m| m.name.as_str())
+                .collect()
+        };
+        let Some(name) = name else {
+            let candidates = names(role);
+            let role = role.map_or("any role".to_owned(), |r| format!("the role {r}"));
+            return match candidates[..] {
+                [only] => self.machine_named(only),
+                [] => Err(Finding::new(format!("no machine has {role}"))
+                    .help("add one to nodes in cluster.yaml")
+                    .into()),
+                _ => Err(
+                    Finding::new(format!("several machines have {role}: say which"))
+                        .help(format!("--name one of {}", candidates.join(", ")))
+                        .into(),
+                ),
+            };
+        };
+        let machine = self.machine_named(name.as_str())?;
+        match role {
+            Some(role) if role != machine.role => Err(Finding::new(format!(
+                "{name} has the role {} in cluster.yaml, not {role}",
+                machine.role
+            ))
+            .into()),
+            _ => Ok(machine),
+        }
+    }
+
+    fn machine_named(&self, name: &str) -> Result<&Machine, Report> {
+        self.cluster.machine(name).ok_or_else(|| {
+            let names: Vec<&str> = self
+                .cluster
+                .machines
+                .iter()
+                .map(|m| m.name.as_str())
+                .collect();
+            let help = match yaml::nearest(name, names.iter().copied()) {
+                Some(nearest) => format!("did you mean {nearest}?"),
+                None => format!("there are {}", names.join(", ")),
+            };
+            Finding::new(format!("no machine is called {name}"))
+                .help(help)
+                .into()
+        })
+    }
+
+    /// Opens `pki/`, waiting for any other kgen that has it.
+    pub fn pki(&self) -> Result<Pki> {
+        Pki::open(&self.folder, OffsetDateTime::now_utc())
+    }
+
+    /// Where machines find knode.
+    pub fn knode(&self) -> Result<Vec<KnodeSource>> {
+        let mut needed: Vec<Arch> = self.cluster.machines.iter().map(|m| m.arch).collect();
+        needed.sort_unstable();
+        needed.dedup();
+        let beside = std::env::current_exe()
+            .ok()
+            .and_then(|exe| Some(exe.parent()?.join("knode")));
+        artifacts::knode_sources(&self.lock, &needed, beside.as_deref())
+    }
+
+    /// Plans a machine; what is made for it waits in `pki`.
+    pub fn plan(
+        &self,
+        machine: &Machine,
+        knode: &[KnodeSource],
+        pki: &mut Pki,
+    ) -> Result<NodePlan> {
+        let version = self.cluster.version.to_string();
+        let wanted = Wanted {
+            role: machine.role,
+            etcd: self.cluster.runs_etcd(machine),
+            arch: machine.arch,
+            kubernetes: &version,
+            runtime: self.cluster.runtime_source,
+        };
+        let artifacts = artifacts::select(&self.lock, wanted)?;
+        let material = pki.machine(&self.cluster, machine)?;
+        let plan = NodePlan::new(Parts {
+            cluster: &self.cluster,
+            machine,
+            material: &material,
+            artifacts: &artifacts,
+            knode,
+        })?;
+        lint::plan(&plan)?;
+        Ok(plan)
+    }
+
+    /// The language of a document: as asked for, else as set, else the default.
+    pub fn format(&self, asked: Option<Format>) -> Format {
+        asked.or(self.cluster.format).unwrap_or_default()
+    }
+}
+
+/// Writes a plan in a language and looks at the result once more.
+pub fn document(plan: &NodePlan, format: Format) -> Result<Document> {
+    let document = dialect::render(plan, format)?;
+    lint::document(&document, format)?;
+    Ok(document)
+}
+
+fn load_lock(folder: &Path) -> Result<Result<Lock, Report>> {
+    let path = folder.join(LOCK);
+    let shown = path
+        .strip_prefix(".")
+        .unwrap_or(&path)
+        .display()
+        .to_string();
+    Ok(match read(&path)? {
+        Some(text) => Lock::load(&Source::new(shown, text)),
+        None => Lock::builtin(),
+    })
+}
+
+/// The text of a file; none if there is no such file.
+fn read(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            let finding = Finding::new(format!("{}: is not text in UTF-8", path.display()));
+            Err(Report::from(finding).into())
+        }
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
