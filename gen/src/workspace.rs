@@ -3,8 +3,9 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use time::OffsetDateTime;
 use units::types::{Arch, NodeName, Role};
 
@@ -13,7 +14,7 @@ use crate::cluster::{Cluster, Machine};
 use crate::dialect::{self, Document};
 use crate::format::Format;
 use crate::lint;
-use crate::pki::Pki;
+use crate::pki::{Material, Pki};
 use crate::plan::{NodePlan, Parts};
 use crate::report::{Finding, Report, Source};
 use crate::settings;
@@ -131,6 +132,22 @@ impl Workspace {
         Pki::open(&self.folder, OffsetDateTime::now_utc())
     }
 
+    /// Where machines find knode, and meanwhile what `work` returns: hashing
+    /// the knode beside kgen takes as long as all the rest.
+    pub fn knode_beside<T>(
+        &self,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<(Vec<KnodeSource>, T)> {
+        thread::scope(|threads| {
+            let knode = threads.spawn(|| self.knode());
+            let done = work()?;
+            let knode = knode
+                .join()
+                .map_err(|_| anyhow!("hashing knode panicked"))?;
+            Ok((knode?, done))
+        })
+    }
+
     /// Where machines find knode.
     pub fn knode(&self) -> Result<Vec<KnodeSource>> {
         let mut needed: Vec<Arch> = self.cluster.machines.iter().map(|m| m.arch).collect();
@@ -142,12 +159,12 @@ impl Workspace {
         artifacts::knode_sources(&self.lock, &needed, beside.as_deref())
     }
 
-    /// Plans a machine; what is made for it waits in `pki`.
+    /// Plans a machine with its certificates and keys.
     pub fn plan(
         &self,
         machine: &Machine,
         knode: &[KnodeSource],
-        pki: &mut Pki,
+        material: &Material,
     ) -> Result<NodePlan> {
         let version = self.cluster.version.to_string();
         let wanted = Wanted {
@@ -158,11 +175,10 @@ impl Workspace {
             runtime: self.cluster.runtime_source,
         };
         let artifacts = artifacts::select(&self.lock, wanted)?;
-        let material = pki.machine(&self.cluster, machine)?;
         let plan = NodePlan::new(Parts {
             cluster: &self.cluster,
             machine,
-            material: &material,
+            material,
             artifacts: &artifacts,
             knode,
         })?;

@@ -32,7 +32,8 @@ pub fn run(args: &Render<'_>) -> Result<()> {
     let mut pki = workspace.pki()?;
     let mut files: Vec<(PathBuf, zeroize::Zeroizing<Vec<u8>>)> = Vec::new();
     for machine in &workspace.cluster.machines {
-        let plan = workspace.plan(machine, &knode, &mut pki)?;
+        let material = pki.machine(&workspace.cluster, machine)?;
+        let plan = workspace.plan(machine, &knode, &material)?;
         let document = workspace::document(&plan, format)?;
         let path = args.out.join(machine.name.as_str()).join("user-data");
         files.push((path, document.as_bytes().to_vec().into()));

@@ -27,9 +27,9 @@ pub struct UserData<'a> {
 pub fn run(args: &UserData<'_>) -> Result<()> {
     let (workspace, name) = open(args)?;
     let machine = workspace.machine(args.role, name.as_ref())?;
-    let knode = workspace.knode()?;
     let mut pki = workspace.pki()?;
-    let plan = workspace.plan(machine, &knode, &mut pki)?;
+    let (knode, material) = workspace.knode_beside(|| pki.machine(&workspace.cluster, machine))?;
+    let plan = workspace.plan(machine, &knode, &material)?;
     let format = workspace.format(args.format);
     let document = workspace::document(&plan, format)?;
     pki.commit()?;
