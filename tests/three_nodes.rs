@@ -109,6 +109,12 @@ fn boots_cleanly(cluster: &mut Cluster, name: &str) -> Result<()> {
     let node = cluster.node(name)?;
     let status = node.wait_for_cloud_init(BOOT)?;
     ensure!(status.is_clean(), "{name}: {status:?}");
+    let schema = node.exec(&["cloud-init", "schema", "--system"])?;
+    let said = format!("{}{}", schema.stdout, schema.stderr);
+    ensure!(
+        schema.success() && said.contains("Valid schema") && !complains(&said),
+        "{name}: {said}"
+    );
     let failed = node.failed_units()?;
     ensure!(failed.is_empty(), "{name}: {failed:?}");
     wait::until("knode's status", BOOT, || {
@@ -124,6 +130,14 @@ fn boots_cleanly(cluster: &mut Cluster, name: &str) -> Result<()> {
     let network = cluster.wait_for_step(name, "network", BOOT)?;
     ensure!(network["failures"] == 0, "{network:#}");
     Ok(())
+}
+
+/// cloud-init's schema check exits with 0 where it only warns.
+fn complains(said: &str) -> bool {
+    let said = said.to_lowercase();
+    ["warning", "deprecat", "invalid", "error"]
+        .iter()
+        .any(|word| said.contains(word))
 }
 
 fn the_store_of_the_cluster_runs(cluster: &mut Cluster) -> Result<()> {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use axum::body::Body;
@@ -40,6 +41,8 @@ pub struct Served {
 /// One request that the server got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
+    /// When it came.
+    pub at: Instant,
     /// The path, with its leading slash.
     pub path: String,
     /// The Range header, if there was one.
@@ -193,6 +196,7 @@ fn run(
 }
 
 async fn answer(State(books): State<Arc<Mutex<Books>>>, request: Request) -> Response<Body> {
+    let at = Instant::now();
     let (request, _) = request.into_parts();
     let path = request.uri.path().to_owned();
     let (file, fault) = {
@@ -217,6 +221,7 @@ async fn answer(State(books): State<Arc<Mutex<Books>>>, request: Request) -> Res
     };
     let range = request.headers.get(header::RANGE);
     open(&books).log.push(Asked {
+        at,
         path,
         range: range.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()),
         status: (!silent).then(|| response.status()),

@@ -105,28 +105,33 @@ impl Cluster {
 
     /// Generates a machine's user-data and boots it.
     pub fn boot(&mut self, name: &str) -> Result<&mut Node> {
-        let (index, machine) = self
-            .machines
-            .iter()
-            .copied()
-            .enumerate()
-            .find(|(_, machine)| machine.name == name)
-            .with_context(|| format!("the settings have no {name}"))?;
-        let user_data = self
-            .kgen(&[
-                "--role",
-                machine.role,
-                "--name",
-                name,
-                "--format",
-                "cloud-init",
-            ])?
-            .ok()
-            .with_context(|| format!("generating the user-data of {name}"))?;
+        let user_data = self.user_data(name, "cloud-init")?;
+        self.boot_with(name, user_data.as_bytes())
+    }
+
+    /// Boots a machine of the settings with this user-data instead of its own.
+    pub fn boot_with(&mut self, name: &str, user_data: &[u8]) -> Result<&mut Node> {
+        let (index, machine) = self.machine(name)?;
         let mut node = Node::new(&self.network, name, address(index)?)?;
-        node.boot(user_data.as_bytes(), &Meta::new(name))?;
+        node.boot(user_data, &Meta::new(name))?;
         self.nodes.insert(machine.name, node);
         self.node(name)
+    }
+
+    /// Generates a machine's user-data for this reader.
+    pub fn user_data(&self, name: &str, format: &str) -> Result<String> {
+        let (_, machine) = self.machine(name)?;
+        self.kgen(&["--role", machine.role, "--name", name, "--format", format])?
+            .ok()
+            .with_context(|| format!("generating the user-data of {name}"))
+    }
+
+    /// A machine and its place in the settings.
+    fn machine(&self, name: &str) -> Result<(usize, Machine)> {
+        let mut machines = self.machines.iter().copied().enumerate();
+        machines
+            .find(|(_, machine)| machine.name == name)
+            .with_context(|| format!("the settings have no {name}"))
     }
 
     /// A machine that was booted.

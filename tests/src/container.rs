@@ -12,7 +12,8 @@ use crate::cgroup::{self, Version};
 use crate::network::{BRIDGE, Network};
 use crate::{command, wait};
 
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where the programs of a machine are.
+pub(crate) const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// nspawn's own status when the container asked for a reboot and `--keep-unit` is given.
 const REBOOT: i32 = 133;
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -11,7 +12,7 @@ use serde_json::json;
 use crate::cloud_init::Status;
 use crate::command::{Output, run_within};
 pub use crate::container::Ended;
-use crate::container::{Container, Plan, last_words};
+use crate::container::{Container, PATH, Plan, last_words};
 use crate::disk::Disk;
 use crate::image::Image;
 use crate::network::Network;
@@ -205,6 +206,32 @@ impl Node {
             .with_context(|| format!("{} is off", self.name))?;
         run_within(container.command()?.args(arguments), input, limit)
             .with_context(|| format!("on {}: {}", self.name, arguments.join(" ")))
+    }
+
+    /// Runs a program on the disk of a machine that is off: Debian's programs, with no
+    /// systemd, no network and no processes but the program's own.
+    pub fn exec_off(&self, arguments: &[&str], input: &[u8]) -> Result<Output> {
+        ensure!(!self.is_on(), "{} is on", self.name);
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args([
+                "--mount",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--uts",
+                "--ipc",
+                "--net",
+            ])
+            .arg("--mount-proc")
+            .arg(format!("--root={}", self.disk().display()))
+            .args(arguments)
+            .env_clear()
+            .env("PATH", PATH)
+            .env("HOME", "/root")
+            .env("LANG", "C.UTF-8");
+        run_within(&mut unshare, input, EXEC_LIMIT)
+            .with_context(|| format!("on the disk of {}: {}", self.name, arguments.join(" ")))
     }
 
     /// Runs a shell script inside and returns its output; any failure is an error.

@@ -1,0 +1,270 @@
+//! The documentation is tested: what it says to type works as written, and what
+//! it points to is there.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::command::{Output, run_within};
+use tests::programs::Programs;
+
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// README.md and docs/*.md.
+fn pages() -> Result<Vec<(PathBuf, String)>> {
+    let root = Path::new(ROOT);
+    let mut paths = vec![root.join("README.md")];
+    for entry in fs::read_dir(root.join("docs")).context("reading docs/")? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "md") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let read = |path: PathBuf| {
+        let text = fs::read_to_string(&path);
+        let text = text.with_context(|| format!("reading {}", path.display()))?;
+        Ok((path, text))
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// The code blocks of a language.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let open = format!("```{language}\n");
+    let after = text.split(open.as_str()).skip(1);
+    after.filter_map(|rest| rest.split("```").next()).collect()
+}
+
+/// A page without its code blocks.
+fn prose(text: &str) -> String {
+    let parts: Vec<&str> = text.split("```").step_by(2).collect();
+    parts.join("\n")
+}
+
+/// A line without its comment.
+fn typed(line: &str) -> &str {
+    line.split(" #").next().unwrap_or(line).trim()
+}
+
+fn sh(script: &str, folder: &Path, programs: &Programs) -> Result<Output> {
+    let beside = programs.kgen.parent().context("kgen is in no folder")?;
+    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::join_paths(
+        [beside.to_owned()]
+            .into_iter()
+            .chain(env::split_paths(&path)),
+    )?;
+    let mut sh = Command::new("sh");
+    sh.args(["-euxc", script])
+        .current_dir(folder)
+        .env("PATH", path);
+    run_within(&mut sh, b"", LIMIT)
+}
+
+#[test]
+fn a_cluster_of_ones_own_as_the_readme_says() -> Result<()> {
+    let programs = Programs::build()?;
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md"))?;
+    let (_, section) = readme
+        .split_once("\n## A cluster of one's own\n")
+        .context("README.md has no such section")?;
+    let block = *blocks(section, "sh").first().context("no commands")?;
+    let lines: Vec<&str> = block
+        .lines()
+        .filter(|line| line.starts_with("kgen "))
+        .collect();
+    ensure!(lines.len() >= 5, "too few kgen lines: {block}");
+    let folder = tempfile::tempdir()?;
+    // Each line as it stands, comment and all, one after the other.
+    for line in &lines {
+        let output = sh(line, folder.path(), &programs)?;
+        let told = output.stderr.clone();
+        output.ok().with_context(|| (*line).to_owned())?;
+        ensure!(!told.contains("panicked"), "{line}: {told}");
+    }
+    let read = |name: &str| {
+        let text = fs::read_to_string(folder.path().join(name));
+        text.with_context(|| format!("the commands made no {name}"))
+    };
+    ensure!(read("cluster.yaml")?.contains("\nnodes:"));
+    for name in ["master.user-data", "node-1.user-data"] {
+        let text = read(name)?;
+        ensure!(text.starts_with("#cloud-config\n"), "{name}: {text}");
+    }
+    // Everything for everybody is the same as each for itself.
+    for name in ["master", "node-1"] {
+        let each = read(&format!("{name}.user-data"))?;
+        ensure!(
+            each == read(&format!("out/{name}/user-data"))?,
+            "{name} differs"
+        );
+    }
+    ensure!(read("out/node-2/user-data")?.starts_with("#cloud-config\n"));
+    let kubeconfig = read("admin.conf")?;
+    ensure!(kubeconfig.contains("\nkind: Config\n") || kubeconfig.contains("kind: Config"));
+    ensure!(
+        kubeconfig.contains("server: https://10.0.0.10:6443"),
+        "no server"
+    );
+    Ok(())
+}
+
+/// Commands in code blocks and between backticks, without those that leave
+/// something out (`…`) or have a placeholder.
+fn commands(program: &str) -> Result<Vec<(String, String)>> {
+    let start = format!("{program} ");
+    let mut found = Vec::new();
+    for (path, text) in pages()? {
+        let page = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let blocks = blocks(&text, "sh").join("\n");
+        let prose = prose(&text);
+        let spans = prose.split('`').skip(1).step_by(2);
+        let all = blocks.lines().map(typed).chain(spans);
+        let whole = all.filter(|line| line.starts_with(&start) && !line.contains('…'));
+        found.extend(whole.map(|line| (page.clone(), line.to_owned())));
+    }
+    Ok(found)
+}
+
+/// Whether a program takes these words: with `--help` behind them it reads
+/// all of them, does nothing, and exits with 0, or with 2 at the first that
+/// it does not know.
+fn accepts(program: &Path, words: &[&str]) -> Result<Output> {
+    let mut command = Command::new(program);
+    command.args(words).arg("--help");
+    run_within(&mut command, b"", LIMIT)
+}
+
+#[test]
+fn every_command_in_the_documentation_is_one() -> Result<()> {
+    let programs = Programs::build()?;
+    let mut knode = 0;
+    for (name, program) in [("knode", &programs.knode), ("kgen", &programs.kgen)] {
+        for (page, line) in commands(name)? {
+            let line = line.split(['>', '|', '&', ';']).next().unwrap_or_default();
+            let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+            let output = accepts(program, &words)?;
+            ensure!(output.code() == 0, "{page}: {line}: {}", output.stderr);
+            knode += usize::from(name == "knode");
+            println!("{page}: {line}");
+        }
+    }
+    ensure!(knode >= 2, "only {knode} knode commands found");
+    // The check itself can fail.
+    for wrong in [
+        &["no-such-command"][..],
+        &["status", "--no-such-flag"],
+        &["wait", "nonsense"],
+        &["wait", "tcp://10.0.0.10:6443", "--timeout", "soon"],
+    ] {
+        let output = accepts(&programs.knode, wrong)?;
+        ensure!(output.code() == 2, "{wrong:?}: {}", output.code());
+    }
+    Ok(())
+}
+
+#[test]
+fn links_lead_somewhere() -> Result<()> {
+    let mut links = 0;
+    for (path, text) in pages()? {
+        let folder = path.parent().context("a page without a folder")?;
+        for rest in prose(&text).split("](").skip(1) {
+            let link = rest.split([')', ' ']).next().unwrap_or_default();
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                path.clone()
+            } else {
+                folder.join(file)
+            };
+            ensure!(target.exists(), "{}: {link} is not there", path.display());
+            if !anchor.is_empty() {
+                let page = fs::read_to_string(&target)?;
+                ensure!(
+                    has_heading(&page, anchor),
+                    "{}: no heading {link}",
+                    path.display()
+                );
+            }
+            links += 1;
+        }
+    }
+    ensure!(links >= 3, "only {links} links found");
+    Ok(())
+}
+
+/// Whether a page has the heading of an anchor, as GitHub makes them.
+fn has_heading(page: &str, anchor: &str) -> bool {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| line.trim_start_matches('#').trim())
+        .any(|heading| {
+            let kept = heading.to_lowercase();
+            let kept = kept
+                .chars()
+                .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+            kept.map(|c| if c == ' ' { '-' } else { c })
+                .eq(anchor.chars())
+        })
+}
+
+#[test]
+fn folders_that_the_readme_names_are_there() -> Result<()> {
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md"))?;
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `"));
+    let mut found = 0;
+    for row in rows {
+        let folder = row.split('`').next().unwrap_or_default();
+        ensure!(
+            Path::new(ROOT).join(folder).exists(),
+            "README.md: no {folder}"
+        );
+        found += 1;
+    }
+    ensure!(found >= 6, "only {found} folders found");
+    Ok(())
+}
+
+#[test]
+fn the_settings_in_the_documentation_are_valid() -> Result<()> {
+    let programs = Programs::build()?;
+    let text = fs::read_to_string(Path::new(ROOT).join("docs/settings.md"))?;
+    let (mut settings, mut locks) = (0, 0);
+    for block in blocks(&text, "yaml") {
+        let folder = tempfile::tempdir()?;
+        if block.contains("\nartifacts:") {
+            fs::write(folder.path().join("kgen.lock"), block)?;
+            fs::write(
+                folder.path().join("cluster.yaml"),
+                "nodes:\n- {name: master, role: master, address: 10.0.0.10}\n",
+            )?;
+            locks += 1;
+        } else {
+            fs::write(folder.path().join("cluster.yaml"), block)?;
+            settings += 1;
+        }
+        let output = sh(
+            "kgen --role master -f cluster.yaml",
+            folder.path(),
+            &programs,
+        )?;
+        let document = output.ok().with_context(|| block.to_owned())?;
+        ensure!(document.starts_with("#cloud-config\n"), "{document}");
+    }
+    ensure!(
+        settings >= 1 && locks >= 1,
+        "{settings} settings, {locks} locks"
+    );
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! Three dedicated etcd machines, one master, one node: members start in any
+//! order, and the master waits for its ring.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::cluster::{Cluster, Machine};
+use tests::{report, wait};
+
+const MACHINES: [Machine; 5] = [
+    Machine {
+        name: "etcd-1",
+        role: "etcd",
+    },
+    Machine {
+        name: "etcd-2",
+        role: "etcd",
+    },
+    Machine {
+        name: "etcd-3",
+        role: "etcd",
+    },
+    Machine {
+        name: "master",
+        role: "master",
+    },
+    Machine {
+        name: "node-1",
+        role: "node",
+    },
+];
+const LIMIT: Duration = Duration::from_secs(180);
+
+#[test]
+fn p37_a_ring_of_three_dedicated_members() -> Result<()> {
+    if let Some(reason) = report::nodes_missing() {
+        report::skip("p37_a_ring_of_three_dedicated_members", &reason);
+        return Ok(());
+    }
+    let mut cluster = Cluster::new(&MACHINES)?;
+    let outcome = ring(&mut cluster);
+    if outcome.is_err() {
+        let evidence = tests::scope::base().join("evidence/etcd_ring");
+        cluster.evidence(&evidence)?;
+        eprintln!("the machines' logs are in {}", evidence.display());
+    }
+    outcome
+}
+
+fn ring(cluster: &mut Cluster) -> Result<()> {
+    // The master first, and the members backwards.
+    for name in ["master", "etcd-3", "etcd-1", "etcd-2", "node-1"] {
+        cluster.boot(name)?;
+    }
+    for name in ["etcd-1", "etcd-2", "etcd-3"] {
+        ready(cluster, name)?;
+    }
+    let pki = "/etc/kubernetes/pki/etcd";
+    let members = cluster.node("etcd-1")?.sh(&format!(
+        "ETCDCTL_API=3 /opt/kubernetes/bin/etcdctl --endpoints=https://127.0.0.1:2379 \
+         --cacert={pki}/ca.crt --cert={pki}/healthcheck-client.crt \
+         --key={pki}/healthcheck-client.key member list"
+    ))?;
+    ensure!(members.matches("started").count() == 3, "{members}");
+    ensure!(members.matches("https://").count() >= 6, "{members}");
+    let node = cluster.node("etcd-1")?;
+    ensure!(!node.exists("/opt/kubernetes/bin/kubelet")?);
+    ensure!(
+        !node.exists("/etc/kubernetes/pki/ca.key")?,
+        "the cluster's key on an etcd machine"
+    );
+    if !cluster.has_kubernetes() {
+        report::skip(
+            "p37_a_master_on_a_dedicated_ring",
+            "no Kubernetes binaries in $KUBE_BIN_DIR; the ring itself was tested",
+        );
+        return Ok(());
+    }
+    for name in ["master", "node-1"] {
+        ready(cluster, name)?;
+    }
+    // One member may go, as a majority is left.
+    cluster.node("etcd-2")?.kill()?;
+    let created = cluster.kubectl(&["create", "configmap", "after-the-loss"], "")?;
+    created
+        .ok()
+        .context("writing with one member of three gone")?;
+    Ok(())
+}
+
+fn ready(cluster: &mut Cluster, name: &str) -> Result<()> {
+    wait::until(&format!("{name} Ready"), LIMIT, || {
+        let status = cluster.status(name)?.unwrap_or_default();
+        Ok((status["ready"] == true).then_some(()))
+    })
+    .with_context(|| {
+        let status = cluster.status(name).ok().flatten().unwrap_or_default();
+        format!("status: {status:#}")
+    })
+}
