@@ -56,6 +56,11 @@ impl Cluster {
     /// Writes the settings and the lock file for these machines, and serves
     /// what the lock names. Nothing boots yet.
     pub fn new(machines: &[Machine]) -> Result<Self> {
+        Self::with_mode(machines, "host-gw")
+    }
+
+    /// The same, with the pods' network in this mode.
+    pub fn with_mode(machines: &[Machine], mode: &str) -> Result<Self> {
         let programs = Programs::build()?;
         let kube = Binaries::find().ok();
         let network = Network::new(NETWORK.parse().context("the test network")?)?;
@@ -71,7 +76,10 @@ impl Cluster {
             programs,
             kube: kube.clone(),
         };
-        fs::write(cluster.path("cluster.yaml"), cluster.settings(version)?)?;
+        fs::write(
+            cluster.path("cluster.yaml"),
+            cluster.settings(version, mode)?,
+        )?;
         fs::write(cluster.path("kgen.lock"), cluster.lock(version)?)?;
         Ok(cluster)
     }
@@ -207,11 +215,11 @@ impl Cluster {
             .try_for_each(|node| node.evidence(&folder.join(node.name())))
     }
 
-    fn settings(&self, version: &str) -> Result<String> {
+    fn settings(&self, version: &str, mode: &str) -> Result<String> {
         let mut text = format!(
             "name: test\n\
              kubernetesVersion: {version}\n\
-             network:\n  podCIDR: 10.244.0.0/16\n  serviceCIDR: 10.96.0.0/16\n  mode: host-gw\n\
+             network:\n  podCIDR: 10.244.0.0/16\n  serviceCIDR: 10.96.0.0/16\n  mode: {mode}\n\
              runtime:\n  source: distribution\n"
         );
         if cgroup::version()? == cgroup::Version::V1 {
