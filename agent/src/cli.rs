@@ -1,16 +1,17 @@
 //! knode's command line.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::check::{self, Verdict};
 use crate::error::{Code, Context, Error, Result};
 use crate::status::Report;
 use crate::sys::root::Root;
-use crate::{run, status, wait};
+use crate::{run, status, timeline, wait};
 use units::paths;
 
 /// Makes this machine a healthy Kubernetes node, and keeps it one.
@@ -36,12 +37,39 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say whether this machine is fit to be a node.
+    ///
+    /// Exit codes: 0 nothing is in the way, though there may be warnings;
+    /// 4 something is.
+    Check {
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+        /// Look at this machine alone: no names, no mirrors, no API server.
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Draw the boot as a picture (SVG): what took how long.
+    Timeline(TimelineArguments),
     /// Wait until ports, addresses, sockets or files are there.
     ///
     /// Targets: tcp://HOST:PORT, http://… and https://… (answered with
     /// success), unix:///PATH (accepts a connection), file:///PATH (exists).
     /// Exit codes: 0 all are there; 1 the time was up, with the reason.
     Wait(WaitArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct TimelineArguments {
+    /// Write here instead of to standard output.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// How long a boot may take; marked in the picture.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    budget: f64,
+    /// Draw this report instead of this machine's.
+    #[arg(long, value_name = "FILE", default_value = paths::STATUS)]
+    status: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,6 +99,8 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run => run::run(),
         Command::Status { json } => show_status(json),
+        Command::Check { json, offline } => check_machine(json, offline),
+        Command::Timeline(arguments) => timeline(&arguments),
         Command::Wait(arguments) => wait_for(arguments),
     };
     outcome.unwrap_or_else(|error| {
@@ -85,21 +115,12 @@ pub fn main() -> ExitCode {
 }
 
 fn show_status(json: bool) -> Result<ExitCode> {
-    let root = Root::new("/");
-    let text = root.read_to_string(paths::STATUS)?;
-    let report: Report =
-        serde_json::from_str(&text).context(Code::Disk, || format!("reading {}", paths::STATUS))?;
-    let shown = if json {
+    let (text, report) = read_status(Path::new(paths::STATUS))?;
+    print(&if json {
         text + "\n"
     } else {
         status::table(&report)
-    };
-    // A closed pipe is the reader's wish, not an error.
-    if let Err(error) = std::io::stdout().write_all(shown.as_bytes())
-        && error.kind() != std::io::ErrorKind::BrokenPipe
-    {
-        return Err(Error::new(Code::Disk, "writing to standard output").because(error));
-    }
+    })?;
     Ok(match (report.ready, report.first_failure()) {
         (true, _) => ExitCode::SUCCESS,
         (false, None) => ExitCode::from(3),
@@ -107,13 +128,75 @@ fn show_status(json: bool) -> Result<ExitCode> {
     })
 }
 
+fn check_machine(json: bool, offline: bool) -> Result<ExitCode> {
+    let root = Root::new("/");
+    let config = match run::read_configuration(&root) {
+        Ok(config) => Some(config),
+        Err(error) => {
+            eprintln!(
+                "knode: {}: {}; checking what every node needs",
+                error.code(),
+                error.story()
+            );
+            None
+        }
+    };
+    let findings = run::runtime()?.block_on(async {
+        let mut facts = check::observe(&root, config.as_ref(), true).await;
+        if let Some(config) = config.as_ref().filter(|_| !offline) {
+            facts.outside = check::look_outside(&root, config).await;
+        }
+        check::judge(&facts, config.as_ref())
+    });
+    print(&if json {
+        let text = serde_json::to_string_pretty(&findings);
+        text.context(Code::Disk, || "putting the findings into words".to_owned())? + "\n"
+    } else {
+        check::table(&findings)
+    })?;
+    Ok(match check::worst(&findings) {
+        Verdict::Failure => ExitCode::from(4),
+        Verdict::Ok | Verdict::Warning => ExitCode::SUCCESS,
+    })
+}
+
+fn timeline(arguments: &TimelineArguments) -> Result<ExitCode> {
+    let (_, report) = read_status(&arguments.status)?;
+    let svg = timeline::svg(&report, arguments.budget);
+    match &arguments.output {
+        Some(path) => {
+            let path = absolute(path)?;
+            Root::new("/").write_atomic(path, svg.as_bytes(), 0o644)?;
+        }
+        None => print(&svg)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_status(path: &Path) -> Result<(String, Report)> {
+    let text = Root::new("/").read_to_string(absolute(path)?)?;
+    let report = serde_json::from_str(&text)
+        .context(Code::Disk, || format!("reading {}", path.display()))?;
+    Ok((text, report))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).context(Code::Disk, || format!("looking for {}", path.display()))
+}
+
+/// To standard output. A closed pipe is the reader's wish, not an error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::new(Code::Disk, "writing to standard output").because(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn wait_for(arguments: WaitArguments) -> Result<ExitCode> {
     let authority = match &arguments.ca {
-        Some(path) => {
-            let path = std::path::absolute(path)
-                .context(Code::Disk, || format!("looking for {}", path.display()))?;
-            Some(Root::new("/").read(path)?)
-        }
+        Some(path) => Some(Root::new("/").read(absolute(path)?)?),
         None => None,
     };
     let waiter = wait::Waiter::new(arguments.targets, authority);

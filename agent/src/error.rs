@@ -66,8 +66,22 @@ codes! {
     Disk = "E-DISK", "Check that the disk is healthy and the path is writable.";
     /// The disk is full.
     DiskFull = "E-DISK-FULL", "Make room on the named file system.";
+    /// The place for programs is read-only, or nothing on it can be executed.
+    Mount = "E-MOUNT", "Mount the named place read-write and without noexec.";
+    /// The machine has no cgroup v2, or it lacks a controller.
+    Cgroup = "E-CGROUP", "Boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or use an image that does.";
+    /// Swap is on, and the kubelet is not told to bear it.
+    Swap = "E-SWAP", "Turn swap off, or set failSwapOn: false in the kubelet's configuration.";
+    /// A port that a service needs is taken by another program.
+    Port = "E-PORT", "Stop the named program, or give it another port.";
+    /// Packets of pods are larger than the way between the machines carries.
+    Mtu = "E-MTU", "Leave network.mtu out of the settings, or make it smaller.";
+    /// systemd is older than what our units are written for.
+    Systemd = "E-SYSTEMD", "Use an image with a newer systemd.";
     /// A kernel feature is missing.
     Kernel = "E-KERNEL", "Load the named module, or use a kernel that has it.";
+    /// containerd should come with the machine, and is not there.
+    RuntimeMissing = "E-RUNTIME-MISSING", "Install containerd, or set runtime.source to artifact.";
     /// The container runtime does not answer.
     Runtime = "E-RUNTIME", "See the journal of containerd.service.";
     /// The kernel refused a change of links, addresses or routes.

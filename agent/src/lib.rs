@@ -4,6 +4,7 @@
 //! of [`steps`] and drives each until the machine is as it should be. Effects
 //! sit behind [`sys`]; everything else is decided from data.
 
+pub mod check;
 pub mod cli;
 pub mod credentials;
 pub mod error;
@@ -14,4 +15,5 @@ pub mod run;
 pub mod status;
 pub mod steps;
 pub mod sys;
+pub mod timeline;
 pub mod wait;

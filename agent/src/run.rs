@@ -124,12 +124,17 @@ async fn configuration(root: &Root) -> NodeConfig {
     }
 }
 
-fn read_configuration(root: &Root) -> Result<NodeConfig> {
+/// Reads node.yaml, once.
+///
+/// # Errors
+///
+/// [`Code::ConfigRead`], [`Code::ConfigInvalid`].
+pub fn read_configuration(root: &Root) -> Result<NodeConfig> {
     let text = root
         .read_to_string(paths::NODE_CONFIG)
         .map_err(|error| Error::new(Code::ConfigRead, error.to_string()))?;
     let doing = || format!("reading {}", paths::NODE_CONFIG);
-    let version: Version = serde_yaml::from_str(&text).context(Code::ConfigInvalid, doing)?;
+    let version: Version = yaml(&text).context(Code::ConfigInvalid, doing)?;
     if version.version != VERSION {
         return Err(Error::new(
             Code::ConfigInvalid,
@@ -140,7 +145,13 @@ fn read_configuration(root: &Root) -> Result<NodeConfig> {
             ),
         ));
     }
-    serde_yaml::from_str(&text).context(Code::ConfigInvalid, doing)
+    yaml(&text).context(Code::ConfigInvalid, doing)
+}
+
+/// The reader's own errors show the lines around the place; ours are one line,
+/// and nothing of the file goes to the console.
+fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_yaml::Error> {
+    serde_yaml::from_str_with_options(text, serde_yaml::options! { with_snippet: false })
 }
 
 /// Tells systemd that the event loop turns, twice as often as it asks.

@@ -93,6 +93,9 @@ pub struct Report {
     /// Seconds from the agent's start to ready; absent before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_after: Option<f64>,
+    /// Seconds from the agent's start to when this was written.
+    #[serde(default)]
+    pub elapsed: f64,
     /// When this was written, RFC 3339, UTC.
     pub written: String,
     /// Every step, in the graph's order.
@@ -208,6 +211,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ready: false,
             ready_after: None,
+            elapsed: 0.0,
             written: String::new(),
             steps: names.into_iter().map(step).collect(),
             failure: None,
@@ -347,6 +351,7 @@ impl Status {
         let now = round(self.started.elapsed().as_secs_f64());
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut shared.report, now);
+        shared.report.elapsed = now;
         shared.report.written = OffsetDateTime::now_utc()
             .format(&Rfc3339)
             .unwrap_or_default();

@@ -216,7 +216,7 @@ async fn tcp(host: &str, port: u16) -> Result<()> {
 
 /// The addresses of a name. The C library's resolver is out of reach for a
 /// static binary, and resolv.conf may have changed since the last attempt.
-async fn resolve(host: &str) -> Result<Vec<IpAddr>> {
+pub(crate) async fn resolve(host: &str) -> Result<Vec<IpAddr>> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }

@@ -375,3 +375,29 @@ fn real_packets_are_masqueraded_kept_and_dropped_as_meant() {
     assert_eq!(seen_as(&pod, &world, "169.254.169.254"), pod_v4);
     assert_eq!(seen_as(&pod, &world, "192.0.2.2"), pod_v4);
 }
+
+#[test]
+fn changes_of_our_table_are_heard_and_those_of_others_are_not() {
+    Namespace::new().block_on(|| async {
+        let mut watch = knode::sys::nft::watch().expect("an ear");
+        let quiet = Duration::from_millis(300);
+        let hears = async |watch: &mut knode::sys::nft::Watch| {
+            tokio::time::timeout(quiet, watch.next()).await.is_ok()
+        };
+        sh("nft 'table ip knode { chain c { counter; }; }; table inet other { chain c { counter; }; }'; nft flush ruleset");
+        assert!(!hears(&mut watch).await, "others' tables");
+        Nft.replace(&dual_stack()).await.expect("replaced");
+        assert!(hears(&mut watch).await, "our own change");
+        assert_eq!(Nft.ensure(&dual_stack()).await.expect("there"), Changed::No);
+        assert!(!hears(&mut watch).await, "looking changes nothing");
+        for damage in [
+            "nft flush chain inet knode forward",
+            "nft add rule inet knode forward counter",
+            "nft add chain inet knode mine",
+            "nft delete table inet knode",
+        ] {
+            sh(damage);
+            assert!(hears(&mut watch).await, "{damage}");
+        }
+    });
+}

@@ -100,6 +100,9 @@ pub struct Node {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NetworkMode {
+    /// Packets to other machines' pods travel in UDP (VXLAN, RFC 7348) between
+    /// the machines' addresses; works on any network.
+    Vxlan,
     /// A route to each peer's pod range through the peer's address; the
     /// machines share one layer-2 network.
     HostGw,
@@ -112,6 +115,7 @@ pub enum NetworkMode {
 impl fmt::Display for NetworkMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Vxlan => "vxlan",
             Self::HostGw => "host-gw",
             Self::Routed => "routed",
             Self::None => "none",
@@ -128,7 +132,7 @@ pub struct Network {
     /// The bridge that pods hang on: `cbr0`.
     pub bridge: String,
     /// Bytes of the largest packet of a pod. Absent: that of the interface
-    /// with the node's address.
+    /// with the node's address, less what the mode wraps around each packet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// Whether pods are kept from the cloud's metadata service

@@ -1,5 +1,7 @@
 //! Downloads what this machine runs, verified, into the store (P21, F1, F2).
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -19,7 +21,27 @@ const STALL: Duration = Duration::from_secs(30);
 /// How many artifacts are on their way at once.
 const PARALLEL: usize = 4;
 
-pub struct Fetch;
+#[derive(Default)]
+pub struct Fetch {
+    told: Told,
+}
+
+/// What was said last of each address, so that a mirror that is away for
+/// hours is one line in the journal (F29).
+#[derive(Default)]
+struct Told(Mutex<BTreeMap<String, String>>);
+
+impl Told {
+    fn warn(&self, url: &str, error: &Error) {
+        let story = error.story();
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.get(url) == Some(&story) {
+            return;
+        }
+        tracing::warn!(url, code = %error.code(), "{}: {}: {story}", name::FETCH, error.code());
+        told.insert(url.to_owned(), story);
+    }
+}
 
 impl Step<Machine> for Fetch {
     fn name(&self) -> &'static str {
@@ -42,7 +64,7 @@ impl Step<Machine> for Fetch {
                     missing.push(artifact);
                 }
             }
-            let bytes = download_all(machine, &store, &missing).await?;
+            let bytes = download_all(machine, &store, &missing, &self.told).await?;
             Ok(format!(
                 "{} artifacts, {} fetched ({} MB)",
                 machine.config.artifacts.len(),
@@ -64,18 +86,23 @@ fn install(machine: &Machine, store: &Store, artifact: &Artifact) -> Result<()> 
 
 /// Downloads all, a few at once; what succeeded is installed even when others
 /// fail. Returns the bytes downloaded.
-async fn download_all(machine: &Machine, store: &Store, missing: &[&Artifact]) -> Result<u64> {
+async fn download_all(
+    machine: &Machine,
+    store: &Store,
+    missing: &[&Artifact],
+    told: &Told,
+) -> Result<u64> {
     if missing.is_empty() {
         return Ok(0);
     }
     let client = http::download_client()?;
     let names: Vec<&str> = missing.iter().map(|a| a.name.as_str()).collect();
-    let told = format!("fetching {}", names.join(", "));
-    machine.status.detail(name::FETCH, told);
+    let detail = format!("fetching {}", names.join(", "));
+    machine.status.detail(name::FETCH, detail);
     let downloads: Vec<_> = missing
         .iter()
         .map(|artifact| async {
-            let bytes = from_any_mirror(&client, store, artifact).await?;
+            let bytes = from_any_mirror(&client, store, artifact, told).await?;
             install(machine, store, artifact)?;
             Ok(bytes)
         })
@@ -89,13 +116,18 @@ async fn download_all(machine: &Machine, store: &Store, missing: &[&Artifact]) -
 
 /// Tries the mirrors in their order; the last one's reason is the error's,
 /// the others' are logged.
-async fn from_any_mirror(client: &Client, store: &Store, artifact: &Artifact) -> Result<u64> {
+async fn from_any_mirror(
+    client: &Client,
+    store: &Store,
+    artifact: &Artifact,
+    told: &Told,
+) -> Result<u64> {
     let mut last = None;
     for url in &artifact.urls {
         match from_mirror(client, store, artifact, url).await {
             Ok(bytes) => return Ok(bytes),
             Err(error) => {
-                tracing::warn!(url, code = %error.code(), "{}: {}", error.code(), error.story());
+                told.warn(url, &error);
                 last = Some(error);
             }
         }

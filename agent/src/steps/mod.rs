@@ -7,7 +7,8 @@
 //! address ─┬──────────────────────────────┴─ register ─┐
 //!          ├─ network ─────────────────────────────────┼─ start ─ ready
 //! kernel ──┴─ runtime ─────────────────────────────────┤
-//! fetch ───────────────────────────────────────────────┘
+//! fetch ───────────────────────────────────────────────┤
+//! preflight ───────────────────────────────────────────┴ (ready)
 //! ```
 //!
 //! A step that needs one program waits for that program alone
@@ -23,6 +24,7 @@ mod kernel;
 mod network;
 mod objects;
 mod peers;
+mod preflight;
 mod ready;
 mod register;
 mod runtime;
@@ -49,6 +51,7 @@ mod name {
     pub const NETWORK: &str = "network";
     pub const OBJECTS: &str = "objects";
     pub const PEERS: &str = "peers";
+    pub const PREFLIGHT: &str = "preflight";
     pub const READY: &str = "ready";
     pub const REGISTER: &str = "register";
     pub const RUNTIME: &str = "runtime";
@@ -59,8 +62,11 @@ mod name {
 /// The steps of a machine with these services.
 pub fn of(config: &NodeConfig) -> Vec<Arc<dyn Step<Machine>>> {
     let runs = |service| config.services.contains(&service);
-    let mut steps: Vec<Arc<dyn Step<Machine>>> =
-        vec![Arc::new(identity::Identity), Arc::new(fetch::Fetch)];
+    let mut steps: Vec<Arc<dyn Step<Machine>>> = vec![
+        Arc::new(preflight::Preflight),
+        Arc::new(identity::Identity),
+        Arc::new(fetch::Fetch::default()),
+    ];
     if runs(Service::Etcd) {
         steps.push(Arc::new(etcd::Etcd));
     }
@@ -75,7 +81,7 @@ pub fn of(config: &NodeConfig) -> Vec<Arc<dyn Step<Machine>>> {
         steps.push(Arc::new(kernel::Kernel));
         steps.push(Arc::new(address::Address));
         steps.push(Arc::new(runtime::Runtime));
-        steps.push(Arc::new(network::Network));
+        steps.push(Arc::new(network::Network::default()));
         steps.push(Arc::new(wait_api::Wait {
             after_apiserver: apiserver,
         }));

@@ -263,6 +263,14 @@ impl Bus {
         proxy::clock_synchronised(&self.connection).await
     }
 
+    /// systemd's version as it says it, e.g. `257.9-1~deb13u1`.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`] or [`Error::Refused`].
+    pub async fn systemd_version(&self) -> Result<String> {
+        proxy::systemd_version(&self.connection).await
+    }
+
     async fn call(&self, verb: Verb, unit: &str) -> Result<OwnedObjectPath> {
         let manager = &self.manager;
         let job = match verb {

@@ -6,6 +6,8 @@
 use std::time::Duration;
 
 use reqwest::{Certificate, Client, Identity, Response, StatusCode};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc2822;
 
 use crate::error::{Code, Context, Error, Result};
 
@@ -112,6 +114,22 @@ pub fn local_client() -> Result<Client> {
         .timeout(Duration::from_secs(5))
         .build()
         .context(Code::Tls, || "preparing an HTTP client".to_owned())
+}
+
+/// What time it is, by the `Date` of whatever `url` answers (RFC 9110, 6.6.1);
+/// `None` where the answer has none.
+///
+/// # Errors
+///
+/// [`Code::Dns`], [`Code::Connect`], [`Code::Tls`], [`Code::Clock`]: no answer.
+pub async fn date(client: &Client, url: &str) -> Result<Option<OffsetDateTime>> {
+    let answer = client.head(url).timeout(Duration::from_secs(5)).send();
+    let answer = answer.await.map_err(|error| refused(error, url))?;
+    Ok(answer
+        .headers()
+        .get(reqwest::header::DATE)
+        .and_then(|date| date.to_str().ok())
+        .and_then(|date| OffsetDateTime::parse(&date.replace("GMT", "+0000"), &Rfc2822).ok()))
 }
 
 /// The body of a download, chunk by chunk.
@@ -224,12 +242,34 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> Code {
     Code::Connect
 }
 
-/// rustls hides in an `io::Error`, whose `source()` skips over it.
+/// rustls hides in an `io::Error`, or in several around each other, whose
+/// `source()` skips over it.
 fn tls_cause<'a>(cause: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    cause.downcast_ref::<rustls::Error>().or_else(|| {
-        cause
-            .downcast_ref::<std::io::Error>()?
-            .get_ref()?
-            .downcast_ref::<rustls::Error>()
-    })
+    if let Some(tls) = cause.downcast_ref::<rustls::Error>() {
+        return Some(tls);
+    }
+    let inner = cause.downcast_ref::<std::io::Error>()?.get_ref()?;
+    tls_cause(inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    #[test]
+    fn tls_and_clock_are_told_apart_however_deep_they_are() {
+        let wrapped = |error: rustls::CertificateError| {
+            let tls = rustls::Error::InvalidCertificate(error);
+            io::Error::other(io::Error::other(tls))
+        };
+        for (error, code) in [
+            (rustls::CertificateError::NotValidForName, Code::Tls),
+            (rustls::CertificateError::NotValidYet, Code::Clock),
+        ] {
+            assert_eq!(cause(&wrapped(error)), code);
+        }
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        assert_eq!(cause(&refused), Code::Connect);
+    }
 }

@@ -5,12 +5,10 @@
 //! with [`ROUTE_PROTOCOL`]; one with another mark is never changed or removed.
 //!
 //! Everything happens in the network namespace of the thread that called [`Netlink::connect`].
-//!
-//! Overlay links (vxlan with its forwarding entries and neighbours) will get a file of their own
-//! beside `actions` when they are built.
 
 mod actions;
 mod convert;
+mod overlay;
 mod types;
 mod watch;
 
@@ -25,9 +23,10 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::LinkExtentMask;
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage};
 
+pub use overlay::{VTEP_PREFIX, is_vtep};
 pub use types::{
-    Address, InvalidName, Link, LinkName, MacAddress, OwnRoute, ROUTE_PROTOCOL, ResolvedRoute,
-    Route, RouteKind, Scope, Snapshot,
+    Address, Forwarding, InvalidName, Link, LinkName, MacAddress, Neighbour, OwnRoute,
+    ROUTE_PROTOCOL, ResolvedRoute, Route, RouteKind, Scope, Snapshot, Vxlan, VxlanFacts,
 };
 pub use watch::{Changes, Watch, watch};
 
@@ -59,6 +58,9 @@ pub enum Error {
     /// The name of the bridge is taken by a link of another kind.
     #[error("the network interface {0} is there, but it is no bridge")]
     NotABridge(LinkName),
+    /// The name of the vxlan link is taken by a link of another kind.
+    #[error("the network interface {0} is there, but it is no vxlan link")]
+    NotAVxlan(LinkName),
     /// Somebody else has a route with this destination and metric; it is left alone.
     #[error(
         "a route to {destination} with metric {metric} belongs to somebody else (protocol {protocol})"

@@ -11,6 +11,7 @@
 mod expressions;
 mod rules;
 mod socket;
+mod watch;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ use nix::errno::Errno;
 
 use super::Changed;
 use super::netlink::LinkName;
+
+pub use watch::{Watch, watch};
 
 /// The name of our table, in the family `inet`.
 pub const TABLE: &str = "knode";

@@ -71,3 +71,22 @@ async fn ask_timedated(connection: &zbus::Connection) -> zbus::fdo::Result<Owned
         )
         .await
 }
+
+/// systemd's version as it says it: `257.9-1~deb13u1`.
+pub(super) async fn systemd_version(connection: &zbus::Connection) -> Result<String> {
+    let ask = async {
+        let manager = PropertiesProxy::builder(connection)
+            .destination(SYSTEMD)?
+            .path("/org/freedesktop/systemd1")?
+            .build()
+            .await?;
+        let interface =
+            InterfaceName::from_static_str_unchecked("org.freedesktop.systemd1.Manager");
+        manager.get(interface, "Version").await
+    };
+    let value: zbus::fdo::Result<OwnedValue> = ask.await;
+    value
+        .map_err(zbus::Error::from)
+        .and_then(|value| Ok(String::try_from(value)?))
+        .map_err(|e| Error::new(|| "asking for systemd's version".to_owned(), e))
+}

@@ -7,12 +7,14 @@ use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::address::{
     AddressAttribute, AddressFlags, AddressMessage, AddressScope,
 };
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteType,
 };
 
-use super::types::{Address, Link, MacAddress, ResolvedRoute, Route, RouteKind, Scope};
+use super::types::{Address, Link, MacAddress, ResolvedRoute, Route, RouteKind, Scope, VxlanFacts};
 
 pub(super) fn link(message: LinkMessage) -> Link {
     let flags = message.header.flags;
@@ -25,6 +27,7 @@ pub(super) fn link(message: LinkMessage) -> Link {
         mtu: 0,
         mac: None,
         controller: None,
+        vxlan: None,
     };
     for attribute in message.attributes {
         match attribute {
@@ -33,15 +36,38 @@ pub(super) fn link(message: LinkMessage) -> Link {
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(MacAddress),
             LinkAttribute::Controller(index) => link.controller = Some(index),
             LinkAttribute::LinkInfo(infos) => {
-                link.kind = infos.into_iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::Data(InfoData::Vxlan(data)) => link.vxlan = Some(vxlan(&data)),
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
     }
     link
+}
+
+fn vxlan(data: &[InfoVxlan]) -> VxlanFacts {
+    let mut facts = VxlanFacts {
+        vni: 0,
+        port: 0,
+        local: None,
+        learning: true,
+    };
+    for attribute in data {
+        match attribute {
+            InfoVxlan::Id(vni) => facts.vni = *vni,
+            InfoVxlan::Port(port) => facts.port = *port,
+            InfoVxlan::Local(local) => facts.local = Some(IpAddr::V4(*local)),
+            InfoVxlan::Local6(local) => facts.local = Some(IpAddr::V6(*local)),
+            InfoVxlan::Learning(learning) => facts.learning = *learning,
+            _ => {}
+        }
+    }
+    facts
 }
 
 pub(super) fn address(message: &AddressMessage) -> Option<Address> {

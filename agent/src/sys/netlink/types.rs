@@ -84,6 +84,56 @@ pub struct Link {
     pub mac: Option<MacAddress>,
     /// The index of the bridge or bond that it is a port of.
     pub controller: Option<u32>,
+    /// What a vxlan link is besides.
+    pub vxlan: Option<VxlanFacts>,
+}
+
+/// What the kernel says of a vxlan link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VxlanFacts {
+    /// The number of the overlay network, 24 bits.
+    pub vni: u32,
+    /// The UDP port that it sends to and listens on.
+    pub port: u16,
+    /// The address that it sends from.
+    pub local: Option<IpAddr>,
+    /// Whether it remembers where frames came from.
+    pub learning: bool,
+}
+
+/// A vxlan link as we want it (RFC 7348).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vxlan {
+    /// Its name.
+    pub name: LinkName,
+    /// The number of the overlay network, 24 bits.
+    pub vni: u32,
+    /// The UDP port that it sends to and listens on.
+    pub port: u16,
+    /// The address that it sends from.
+    pub local: IpAddr,
+    /// Its Ethernet address.
+    pub mac: MacAddress,
+    /// Largest packet inside, in bytes; absent: the kernel's default.
+    pub mtu: Option<u32>,
+}
+
+/// Frames for an Ethernet address go, in UDP, to an IP address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Forwarding {
+    /// The Ethernet address inside the overlay.
+    pub mac: MacAddress,
+    /// Where the other end is.
+    pub destination: IpAddr,
+}
+
+/// An address whose Ethernet address is known beforehand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Neighbour {
+    /// The address.
+    pub address: IpAddr,
+    /// The Ethernet address.
+    pub mac: MacAddress,
 }
 
 /// An address on a link.

@@ -6,13 +6,14 @@ use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage as Message;
 use tokio::task::AbortHandle;
 
-use super::{Error, Result};
+use super::{Error, Result, overlay};
 use crate::sys::pulse::Pulse;
 
 const LINKS: u8 = 1;
 const ADDRESSES: u8 = 2;
 const ROUTES: u8 = 4;
-const ENDED: u8 = 8;
+const NEIGHBOURS: u8 = 8;
+const ENDED: u8 = 16;
 
 /// What has changed since the last look. Several changes are folded into one event; which link or
 /// route it was is not said: take a new [`Snapshot`](super::Snapshot).
@@ -24,6 +25,8 @@ pub struct Changes {
     pub addresses: bool,
     /// A route came, went or changed.
     pub routes: bool,
+    /// A neighbour or forwarding entry of our overlay came, went or changed.
+    pub neighbours: bool,
 }
 
 /// An ear on this machine's network configuration, from [`watch`]. Dropping it ends it.
@@ -39,7 +42,7 @@ impl Drop for Watch {
     }
 }
 
-/// Listens for changes of links, addresses and routes, IPv4 and IPv6, in this thread's network
+/// Listens for changes of links, addresses, routes and our overlay's entries, IPv4 and IPv6, in this thread's network
 /// namespace; everything after the return is heard, our own changes included.
 ///
 /// Take the snapshot after this call: then nothing falls between the two.
@@ -56,6 +59,7 @@ pub fn watch() -> Result<Watch> {
         MulticastGroup::Ipv6Ifaddr,
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv6Route,
+        MulticastGroup::Neigh,
     ])
     .map_err(Error::Socket)?;
     let pulse = Pulse::default();
@@ -63,7 +67,11 @@ pub fn watch() -> Result<Watch> {
     let task = tokio::spawn(async move {
         let listen = async {
             while let Some((message, _)) = messages.next().await {
-                raiser.raise(bits(&message.payload));
+                // Others' neighbours come and go all the time, and are no news.
+                match bits(&message.payload) {
+                    0 => {}
+                    bits => raiser.raise(bits),
+                }
             }
         };
         // The connection ends when its socket breaks; the messages end with it.
@@ -86,7 +94,12 @@ fn bits(payload: &NetlinkPayload<Message>) -> u8 {
         NetlinkPayload::InnerMessage(Message::NewLink(_) | Message::DelLink(_)) => LINKS,
         NetlinkPayload::InnerMessage(Message::NewAddress(_) | Message::DelAddress(_)) => ADDRESSES,
         NetlinkPayload::InnerMessage(Message::NewRoute(_) | Message::DelRoute(_)) => ROUTES,
-        NetlinkPayload::Overrun(_) => LINKS | ADDRESSES | ROUTES,
+        NetlinkPayload::InnerMessage(Message::NewNeighbour(m) | Message::DelNeighbour(m))
+            if overlay::concerns_us(m) =>
+        {
+            NEIGHBOURS
+        }
+        NetlinkPayload::Overrun(_) => LINKS | ADDRESSES | ROUTES | NEIGHBOURS,
         _ => 0,
     }
 }
@@ -108,6 +121,7 @@ impl Watch {
             links: bits & LINKS != 0,
             addresses: bits & ADDRESSES != 0,
             routes: bits & ROUTES != 0,
+            neighbours: bits & NEIGHBOURS != 0,
         })
     }
 }
