@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use units::types::{NodeName, Role};
 
-use crate::commands::{init, kubeconfig, render, user_data};
+use crate::commands::{certs, diff, init, kubeconfig, manual, render, sizes, user_data, validate};
 use crate::format::Format;
+use crate::platform::Platform;
 use crate::report::Report;
+use crate::workspace::{Asked, Input};
 
 /// Nothing went wrong.
 const OK: u8 = 0;
@@ -18,6 +21,8 @@ const OK: u8 = 0;
 const FAILED: u8 = 1;
 /// What was typed is wrong; nothing was written.
 const BAD_INPUT: u8 = 2;
+/// Certificates expire soon.
+const EXPIRING: u8 = 3;
 
 /// Turns one cluster settings file into one user-data document per machine.
 ///
@@ -36,6 +41,7 @@ First steps:
   kgen init                     write a commented cluster.yaml to change that
   kgen --role node --name node-1 > user-data
                                 one machine of cluster.yaml
+  kgen validate                 all that is wrong with it, before anything is made
   kgen render -o out            all machines: out/NAME/user-data, out/admin.conf
   kgen kubeconfig > admin.conf  the way in, for kubectl
 
@@ -43,7 +49,7 @@ Certificates and keys are made once and kept in pki/ beside cluster.yaml. Keep
 that folder: the same input gives the same output as long as it is there.
 
 Exit status: 0 done, 2 something is wrong with the input and nothing was
-written, 1 anything else."
+written, 3 certificates expire soon (certs check), 1 anything else."
 )]
 struct Cli {
     #[command(flatten)]
@@ -52,6 +58,11 @@ struct Cli {
     /// The settings file; pki/ and kgen.lock are beside it
     #[arg(short, long, global = true, value_name = "CLUSTER.YAML")]
     file: Option<PathBuf>,
+
+    /// A setting over the file's, as in network.mtu=1450, nodes[0].arch=arm64
+    /// or 'apiServer.certSANs=[a, b]'; may be given more than once
+    #[arg(long, global = true, value_name = "PATH=VALUE")]
+    set: Vec<String>,
 
     #[command(subcommand)]
     command: Option<Command>,
@@ -68,9 +79,35 @@ struct UserDataArgs {
     #[arg(long)]
     name: Option<NodeName>,
 
-    /// Who reads the document: coreos (the default) or cloud-init
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// In which form documents are sent.
+#[derive(Debug, Args)]
+struct TargetArgs {
+    /// Who reads the document: coreos (the default), cloud-init or ignition
     #[arg(long)]
     format: Option<Format>,
+
+    /// What hands it to the machine, and may take only so much: aws, azure,
+    /// cloudstack, digitalocean, gce, openstack, vsphere or generic
+    #[arg(long)]
+    platform: Option<Platform>,
+
+    /// Compress the whole document, which coreos and cloud-init take
+    #[arg(long)]
+    gzip: bool,
+}
+
+impl From<TargetArgs> for Asked {
+    fn from(args: TargetArgs) -> Self {
+        Self {
+            format: args.format,
+            platform: args.platform,
+            gzip: args.gzip,
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -83,9 +120,50 @@ enum Command {
         #[arg(short, long, value_name = "FOLDER")]
         out: PathBuf,
 
-        /// Who reads the documents: coreos (the default) or cloud-init
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Show what rendering would change in a folder, secrets not shown; the exit
+    /// status is 0 if nothing, 1 if something, more if it failed
+    Diff {
+        /// The folder that was rendered to
+        #[arg(short, long, value_name = "FOLDER")]
+        out: PathBuf,
+
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Print how large the documents are, and which platforms take them
+    Sizes {
+        #[command(flatten)]
+        target: TargetArgs,
+    },
+    /// Look at the settings, or at rendered documents, and tell all that is wrong
+    Validate {
+        /// Documents of any language, compressed or not; none: the settings
+        #[arg(value_name = "DOCUMENT")]
+        documents: Vec<PathBuf>,
+
+        #[command(flatten)]
+        target: TargetArgs,
+
+        /// Take warnings for errors
         #[arg(long)]
-        format: Option<Format>,
+        strict: bool,
+    },
+    /// List the certificates in pki/, check when they expire, make them anew
+    #[command(subcommand)]
+    Certs(Certs),
+    /// Print what makes a shell complete kgen's words
+    Completions {
+        /// Of which shell
+        shell: Shell,
+    },
+    /// Write the manual pages
+    Man {
+        /// The folder to write to
+        #[arg(value_name = "FOLDER")]
+        out: PathBuf,
     },
     /// Print the operator's kubeconfig
     Kubeconfig {
@@ -95,32 +173,96 @@ enum Command {
     },
 }
 
+/// What to do with certificates.
+#[derive(Debug, Subcommand)]
+enum Certs {
+    /// List all: name, day and days until they expire, issuer, names
+    List {
+        /// As JSON, with everything there is
+        #[arg(long)]
+        json: bool,
+    },
+    /// List those that expire soon, with the exit status 3 if there are any
+    Check {
+        /// How soon
+        #[arg(long, default_value_t = 30)]
+        days: u32,
+
+        /// As JSON, with everything there is
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make certificates and their keys anew; authorities are kept
+    Renew {
+        /// Those of a name (nodes/master/apiserver, admin), a machine (master)
+        /// or a kind (apiserver); none: all
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
 /// Runs the program.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     ExitCode::from(match run(cli) {
-        Ok(()) => OK,
+        Ok(status) => status,
         Err(error) => told(&error),
     })
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: Cli) -> Result<u8> {
     let file = cli.file.as_deref();
-    match cli.command {
+    let input = Input {
+        file,
+        set: &cli.set,
+    };
+    let done = match cli.command {
         None => user_data::run(&user_data::UserData {
-            file,
+            input,
             role: cli.user_data.role,
             name: cli.user_data.name,
-            format: cli.user_data.format,
+            asked: cli.user_data.target.into(),
         }),
         Some(Command::Init) => init::run(file),
-        Some(Command::Render { out, format }) => render::run(&render::Render {
-            file,
-            format,
+        Some(Command::Render { out, target }) => render::run(&render::Render {
+            input,
+            asked: target.into(),
             out: &out,
         }),
-        Some(Command::Kubeconfig { super_admin }) => kubeconfig::run(file, super_admin),
-    }
+        Some(Command::Diff { out, target }) => {
+            let found = diff::run(&diff::Diff {
+                input,
+                asked: target.into(),
+                out: &out,
+            });
+            // As kubectl diff does: 1 is no failure.
+            return match found {
+                Ok(changes) => Ok(u8::from(changes)),
+                Err(error) => Ok(told(&error).max(BAD_INPUT)),
+            };
+        }
+        Some(Command::Sizes { target }) => sizes::run(input, target.into()),
+        Some(Command::Validate {
+            documents,
+            target,
+            strict,
+        }) => validate::run(&validate::Validate {
+            input,
+            documents: &documents,
+            asked: target.into(),
+            strict,
+        }),
+        Some(Command::Certs(Certs::List { json })) => certs::list(input, json),
+        Some(Command::Certs(Certs::Check { days, json })) => {
+            let soon = certs::check(input, days, json)?;
+            return Ok(if soon { EXPIRING } else { OK });
+        }
+        Some(Command::Certs(Certs::Renew { names })) => certs::renew(input, &names),
+        Some(Command::Completions { shell }) => manual::completions(Cli::command(), shell),
+        Some(Command::Man { out }) => manual::pages(Cli::command(), &out),
+        Some(Command::Kubeconfig { super_admin }) => kubeconfig::run(input, super_admin),
+    };
+    done.map(|()| OK)
 }
 
 /// Tells what went wrong, and with which status.

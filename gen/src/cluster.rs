@@ -12,6 +12,7 @@ use units::node_config::{CgroupDriver, NetworkMode, RuntimeSource};
 use units::types::{Arch, NodeName, Role, Taint};
 
 use crate::format::Format;
+use crate::platform::Platform;
 use crate::ranges::nth_address;
 use crate::settings::Checked;
 pub use crate::settings::{Args, Endpoint, Host, KubernetesVersion, ServiceAccountKey};
@@ -25,6 +26,10 @@ pub struct Cluster {
     pub version: KubernetesVersion,
     /// The language of its user-data, unless a flag says otherwise.
     pub format: Option<Format>,
+    /// What hands user-data to machines, unless a flag says otherwise.
+    pub platform: Option<Platform>,
+    /// Whether documents are compressed as a whole.
+    pub gzip: bool,
     /// Where the API server is reached.
     pub endpoint: Endpoint,
     /// The port that every API server listens on.
@@ -118,6 +123,8 @@ impl Cluster {
             name: s.name.clone(),
             version: s.version,
             format: s.format,
+            platform: s.platform,
+            gzip: s.gzip,
             api_port: derive::api_port(s, &endpoint),
             endpoint,
             domain: s.network.domain.clone(),

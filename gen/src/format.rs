@@ -13,14 +13,20 @@ pub enum Format {
     Coreos,
     /// cloud-init, as on Debian, Ubuntu and most others.
     CloudInit,
+    /// Ignition, as on Fedora CoreOS and Flatcar.
+    Ignition,
 }
 
 impl Format {
+    /// Every language.
+    pub const ALL: [Self; 3] = [Self::Coreos, Self::CloudInit, Self::Ignition];
+
     /// The name in settings and flags.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Coreos => "coreos",
             Self::CloudInit => "cloud-init",
+            Self::Ignition => "ignition",
         }
     }
 }
@@ -32,8 +38,9 @@ impl FromStr for Format {
         match text {
             "coreos" | "coreos-cloudinit" => Ok(Self::Coreos),
             "cloud-init" => Ok(Self::CloudInit),
+            "ignition" => Ok(Self::Ignition),
             _ => Err(InvalidValue(format!(
-                "unknown format {text:?}: use coreos or cloud-init"
+                "unknown format {text:?}: use coreos, cloud-init or ignition"
             ))),
         }
     }

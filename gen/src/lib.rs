@@ -13,14 +13,18 @@
 //! [`workspace`] puts the rooms together for [`commands`].
 
 pub mod artifacts;
+pub mod budget;
 pub mod cli;
 pub mod cluster;
 pub mod commands;
 pub mod dialect;
+pub mod difference;
 pub mod format;
+pub mod landing;
 pub mod lint;
 pub mod pki;
 pub mod plan;
+pub mod platform;
 pub mod report;
 pub mod secret;
 pub mod settings;

@@ -4,51 +4,15 @@
 //! right. Only the edge of the program prints: everything else adds findings
 //! and goes on looking for more.
 
+mod source;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use source::Source;
+
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Severity};
-
-/// A text that findings point into.
-#[derive(Debug)]
-pub struct Source {
-    name: String,
-    text: String,
-}
-
-impl Source {
-    /// A source called `name` in messages.
-    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Arc<Self> {
-        Arc::new(Self {
-            name: name.into(),
-            text: text.into(),
-        })
-    }
-
-    /// The name in messages, a path as the operator typed it.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// The text itself.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Line and column of a byte offset, both counted from 1, columns in
-    /// characters.
-    pub fn line_column(&self, offset: usize) -> (usize, usize) {
-        let mut end = offset.min(self.text.len());
-        while !self.text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let before = &self.text[..end];
-        let start = before.rfind('\n').map_or(0, |i| i + 1);
-        let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
-        (line, before[start..].chars().count() + 1)
-    }
-}
 
 /// A place in a source.
 #[derive(Debug, Clone)]
@@ -68,6 +32,8 @@ pub struct Finding {
     pub place: Option<Place>,
     /// What would be right.
     pub help: Option<String>,
+    /// Whether it could still be meant.
+    pub warning: bool,
 }
 
 impl Finding {
@@ -77,7 +43,14 @@ impl Finding {
             message: message.into(),
             place: None,
             help: None,
+            warning: false,
         }
+    }
+
+    /// The same as something that could still be meant.
+    pub fn warning(mut self) -> Self {
+        self.warning = true;
+        self
     }
 
     /// Says where.
@@ -96,7 +69,8 @@ impl Finding {
     pub fn position(&self) -> Option<String> {
         self.place.as_ref().map(|place| {
             let (line, column) = place.source.line_column(place.span.start);
-            format!("{}:{line}:{column}", place.source.name())
+            let (name, _) = place.source.part(place.span.start);
+            format!("{name}:{line}:{column}")
         })
     }
 }
@@ -141,6 +115,30 @@ impl Report {
         self.findings.is_empty()
     }
 
+    /// How many findings are errors, and how many are warnings.
+    pub fn counts(&self) -> (usize, usize) {
+        let warnings = self.findings.iter().filter(|f| f.warning).count();
+        (self.findings.len() - warnings, warnings)
+    }
+
+    /// The same with every warning an error.
+    pub fn strict(mut self) -> Self {
+        for finding in &mut self.findings {
+            finding.warning = false;
+        }
+        self
+    }
+
+    /// `Err` with everything that was found, if an error was; the warnings
+    /// otherwise.
+    pub fn or_warnings(mut self) -> Result<Report, Report> {
+        self.findings.sort_by(|a, b| key(a).cmp(&key(b)));
+        if self.counts().0 > 0 {
+            return Err(self);
+        }
+        Ok(self)
+    }
+
     /// `Err` with everything that was found, if anything was.
     pub fn into_result(mut self) -> Result<(), Report> {
         if self.findings.is_empty() {
@@ -173,9 +171,10 @@ impl Report {
             }
             text.push('\n');
         }
-        match self.findings.len() {
-            1 => text.push_str("1 finding; nothing was written\n"),
-            n => text.push_str(&format!("{n} findings; nothing was written\n")),
+        if self.counts().0 > 0 {
+            let n = self.findings.len();
+            let findings = if n == 1 { "finding" } else { "findings" };
+            text.push_str(&format!("{n} {findings}; nothing was written\n"));
         }
         text
     }
@@ -217,23 +216,35 @@ impl std::error::Error for Report {}
 struct Diagnostic {
     message: String,
     help: Option<String>,
+    severity: Severity,
     label: Option<LabeledSpan>,
     source: Option<NamedSource<String>>,
 }
 
 impl Diagnostic {
     fn of(finding: &Finding) -> Self {
-        let source = finding
-            .place
-            .as_ref()
-            .map(|place| NamedSource::new(place.source.name(), place.source.text().to_owned()));
+        let part = |place: &Place| {
+            let (name, range) = place.source.part(place.span.start);
+            (name.to_owned(), range)
+        };
+        let source = finding.place.as_ref().map(|place| {
+            let (name, range) = part(place);
+            NamedSource::new(name, place.source.text()[range].to_owned())
+        });
         let label = finding.place.as_ref().map(|place| {
-            let length = first_line(&place.source.text()[place.span.clone()]).len();
-            LabeledSpan::new_with_span(None, (place.span.start, length))
+            let (_, range) = part(place);
+            let end = place.span.end.min(range.end).max(place.span.start);
+            let length = first_line(&place.source.text()[place.span.start..end]).len();
+            LabeledSpan::new_with_span(None, (place.span.start - range.start, length))
         });
         Self {
             message: finding.message.clone(),
             help: finding.help.clone(),
+            severity: if finding.warning {
+                Severity::Warning
+            } else {
+                Severity::Error
+            },
             label,
             source,
         }
@@ -255,7 +266,7 @@ impl std::error::Error for Diagnostic {}
 
 impl miette::Diagnostic for Diagnostic {
     fn severity(&self) -> Option<Severity> {
-        Some(Severity::Error)
+        Some(self.severity)
     }
 
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
@@ -278,16 +289,6 @@ impl miette::Diagnostic for Diagnostic {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn positions_count_characters_from_one() {
-        let source = Source::new("f.yaml", "a: é\nkey: wert\n");
-        assert_eq!(source.line_column(0), (1, 1));
-        assert_eq!(source.line_column(3), (1, 4));
-        assert_eq!(source.line_column(6), (2, 1));
-        assert_eq!(source.line_column(11), (2, 6));
-        assert_eq!(source.line_column(999), (3, 1));
-    }
 
     #[test]
     fn a_report_shows_the_line_and_sorts_by_place() {

@@ -8,14 +8,17 @@ use std::thread;
 use anyhow::{Context, Result, anyhow};
 use time::OffsetDateTime;
 use units::types::{Arch, NodeName, Role};
+use zeroize::Zeroizing;
 
 use crate::artifacts::{self, KnodeSource, Lock, Wanted};
+use crate::budget::{self, Target};
 use crate::cluster::{Cluster, Machine};
 use crate::dialect::{self, Document};
 use crate::format::Format;
 use crate::lint;
 use crate::pki::{Material, Pki};
 use crate::plan::{NodePlan, Parts};
+use crate::platform::Platform;
 use crate::report::{Finding, Report, Source};
 use crate::settings;
 use crate::yaml;
@@ -24,6 +27,15 @@ use crate::yaml;
 pub const SETTINGS: &str = "cluster.yaml";
 /// The lock beside it.
 const LOCK: &str = "kgen.lock";
+
+/// Where settings come from.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Input<'a> {
+    /// The settings file, if one was named.
+    pub file: Option<&'a Path>,
+    /// What is laid over it: `a.b[0].c=v`.
+    pub set: &'a [String],
+}
 
 /// What is in the folder.
 #[derive(Debug)]
@@ -34,6 +46,8 @@ pub struct Workspace {
     pub cluster: Cluster,
     /// Whether there is no settings file, so that everything is assumed.
     pub builtin: bool,
+    /// What in the settings is worth a second thought.
+    pub warnings: Report,
     lock: Lock,
 }
 
@@ -41,12 +55,10 @@ impl Workspace {
     /// Reads the settings file and the lock beside it, and tells everything
     /// that is wrong in both. Without a settings file, if none was named, the
     /// cluster is the built-in one with the machines of `fallback`.
-    pub fn open(file: Option<&Path>, fallback: &[(NodeName, Role)]) -> Result<Self> {
+    pub fn open(input: Input<'_>, fallback: &[(NodeName, Role)]) -> Result<Self> {
+        let Input { file, set } = input;
         let path = file.unwrap_or(Path::new(SETTINGS));
-        let folder = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
+        let folder = folder_of(file);
         let text = read(path)?;
         if let (None, Some(_)) = (&text, file) {
             let finding = Finding::new(format!("{}: there is no such file", path.display()))
@@ -54,8 +66,12 @@ impl Workspace {
             return Err(Report::from(finding).into());
         }
         let builtin = text.is_none();
+        if builtin && !set.is_empty() {
+            let finding = Finding::new("--set changes cluster.yaml, and there is none here");
+            return Err(Report::from(finding.help("kgen init writes one to begin with")).into());
+        }
         let checked = match text {
-            Some(text) => settings::load(&Source::new(path.display().to_string(), text)),
+            Some(text) => settings::load_with(&Source::new(path.display().to_string(), text), set),
             None => Ok(settings::builtin(fallback)),
         };
         let lock = load_lock(&folder)?;
@@ -64,6 +80,7 @@ impl Workspace {
                 folder,
                 cluster: Cluster::new(&checked),
                 builtin,
+                warnings: checked.warnings().clone(),
                 lock,
             }),
             (checked, lock) => {
@@ -186,17 +203,48 @@ impl Workspace {
         Ok(plan)
     }
 
-    /// The language of a document: as asked for, else as set, else the default.
-    pub fn format(&self, asked: Option<Format>) -> Format {
-        asked.or(self.cluster.format).unwrap_or_default()
+    /// In which form documents are sent: as asked for, else as set, else the
+    /// default.
+    pub fn target(&self, asked: Asked) -> Result<Target, Report> {
+        let set = &self.cluster;
+        let target = Target {
+            format: asked.format.or(set.format).unwrap_or_default(),
+            platform: asked.platform.or(set.platform).unwrap_or_default(),
+            gzip: asked.gzip || set.gzip,
+        };
+        target.check()
     }
+}
+
+/// What flags say of the form of documents.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Asked {
+    /// The language.
+    pub format: Option<Format>,
+    /// What hands them to machines.
+    pub platform: Option<Platform>,
+    /// Whether they are compressed as a whole.
+    pub gzip: bool,
+}
+
+/// The bytes that a machine is sent, if its platform takes them.
+pub fn user_data(plan: &NodePlan, target: Target) -> Result<Zeroizing<Vec<u8>>> {
+    budget::sent(plan, &document(plan, target.format)?, target)
 }
 
 /// Writes a plan in a language and looks at the result once more.
 pub fn document(plan: &NodePlan, format: Format) -> Result<Document> {
     let document = dialect::render(plan, format)?;
-    lint::document(&document, format)?;
+    lint::ours(&document, format)?;
     Ok(document)
+}
+
+/// The folder of the settings file.
+pub fn folder_of(file: Option<&Path>) -> PathBuf {
+    match file.and_then(Path::parent) {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 fn load_lock(folder: &Path) -> Result<Result<Lock, Report>> {

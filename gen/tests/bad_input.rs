@@ -86,7 +86,7 @@ fn settings_are_refused_with_their_place() {
             &["[cluster.yaml:1:16]", "not a number from 1280 to 65535"],
         ),
         (
-            "network: {mode: vxlan}\n",
+            "network: {mode: bridge}\n",
             &["[cluster.yaml:1:17]", "unknown mode"],
         ),
         (

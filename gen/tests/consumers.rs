@@ -12,12 +12,12 @@ use common::{CLUSTER, Document, Folder};
 const READ: &str = "import json, sys, yaml; json.dump(yaml.safe_load(sys.stdin), sys.stdout)";
 
 fn pyyaml(text: &str) -> serde_json::Value {
-    let mut python = Command::new("python3")
+    let mut python = Command::new("/usr/bin/python3")
         .args(["-c", READ])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("python3 with PyYAML, which this test needs (Debian: python3-yaml)");
+        .expect("Debian's python3 with PyYAML, which this test needs (Debian: python3-yaml)");
     let mut stdin = python.stdin.take().unwrap();
     stdin.write_all(text.as_bytes()).unwrap();
     drop(stdin);

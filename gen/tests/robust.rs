@@ -1,6 +1,8 @@
 //! Whatever is typed, there is an answer: settings or findings with places.
 
 use kgen::artifacts::Lock;
+use kgen::format::Format;
+use kgen::lint;
 use kgen::report::{Report, Source};
 use kgen::settings;
 use proptest::prelude::*;
@@ -56,6 +58,43 @@ const PIECES: &[&str] = &[
     "?",
 ];
 
+/// Pieces of documents.
+const DOCUMENT: &[&str] = &[
+    "#cloud-config\n",
+    "{\"ignition\":{\"version\":\"3.3.0\"},\"storage\":{\"files\":[{",
+    "\"path\":\"/a\",",
+    "\"mode\":644,",
+    "\"contents\":{\"source\":\"data:,%",
+    "\"contents\":{\"source\":\"data:;base64,AA",
+    "\"compression\":\"gzip\"",
+    "}]}}",
+    "]}",
+    "\"systemd\":{\"units\":[{\"name\":\"a.service\",\"contents\":\"",
+    "\\n",
+    "write_files:\n",
+    "- path: /etc/systemd/system/a.service\n",
+    "  content: ",
+    "  encoding: gz+b64\n",
+    "  permissions: ",
+    "  owner: ",
+    "coreos:\n  units:\n  - name: a.service\n    enable: true\n    content: |\n",
+    "      [Service]\n",
+    "      ExecStart=/a $",
+    "%",
+    "${",
+    "\\\n",
+    "runcmd:\n",
+    "- [systemctl, enable, --now, a.service]\n",
+    "- systemctl start a\n",
+    "$private_ipv4",
+    "## template: jinja\n",
+    "{{",
+    "\"",
+    "é",
+    "0644",
+    "\n",
+];
+
 fn answered(result: Result<(), Report>) {
     if let Err(report) = result {
         assert!(!report.is_empty());
@@ -77,6 +116,17 @@ proptest! {
     #[test]
     fn pieces_of_settings(pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..40)) {
         ask(&pieces.concat());
+    }
+
+    #[test]
+    fn pieces_of_documents(pieces in proptest::collection::vec(proptest::sample::select(DOCUMENT), 0..25)) {
+        let source = Source::new("doc", pieces.concat());
+        for format in Format::ALL {
+            let report = lint::document(&source, format);
+            let rendered = report.render(false);
+            prop_assert_eq!(report.is_empty(), rendered.is_empty());
+        }
+        lint::language(source.text());
     }
 
     #[test]

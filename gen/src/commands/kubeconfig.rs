@@ -1,7 +1,5 @@
 //! `kgen kubeconfig`: the operator's way in.
 
-use std::path::Path;
-
 use anyhow::Result;
 use units::types::Role;
 
@@ -9,11 +7,11 @@ use super::terminal;
 use crate::pki::{Pair, Pki};
 use crate::plan::{KubeconfigUser, kubeconfig};
 use crate::secret::Secret;
-use crate::workspace::Workspace;
+use crate::workspace::{Input, Workspace};
 
 /// Prints a kubeconfig.
-pub fn run(file: Option<&Path>, super_admin: bool) -> Result<()> {
-    let workspace = Workspace::open(file, &[("master".parse()?, Role::Master)])?;
+pub fn run(input: Input<'_>, super_admin: bool) -> Result<()> {
+    let workspace = Workspace::open(input, &[("master".parse()?, Role::Master)])?;
     let mut pki = workspace.pki()?;
     let text = of_operator(&workspace, &mut pki, super_admin)?;
     pki.commit()?;

@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::{kubeconfig, terminal};
-use crate::format::Format;
 use crate::out::{self, Change, Job, SECRET_MODE};
-use crate::workspace::{self, Workspace};
+use crate::report::Report;
+use crate::workspace::{self, Asked, Input, Workspace};
+
+/// The findings of so many machines are told.
+const MACHINES: usize = 8;
 
 /// What to write where.
 #[derive(Debug)]
 pub struct Render<'a> {
-    /// The settings file, if one was named.
-    pub file: Option<&'a Path>,
-    /// The language, if one was asked for.
-    pub format: Option<Format>,
+    /// Where settings come from.
+    pub input: Input<'a>,
+    /// In which form, if one was asked for.
+    pub asked: Asked,
     /// The folder to write to.
     pub out: &'a Path,
 }
@@ -24,25 +27,34 @@ pub struct Render<'a> {
 /// all of them could be made.
 pub fn run(args: &Render<'_>) -> Result<()> {
     let workspace = Workspace::open(
-        args.file,
+        args.input,
         &[("master".parse()?, units::types::Role::Master)],
     )?;
+    let target = workspace.target(args.asked)?;
     let knode = workspace.knode()?;
-    let format = workspace.format(args.format);
     let mut pki = workspace.pki()?;
     let mut files: Vec<(PathBuf, zeroize::Zeroizing<Vec<u8>>)> = Vec::new();
+    let mut report = Report::default();
     for machine in &workspace.cluster.machines {
         let material = pki.machine(&workspace.cluster, machine)?;
         let plan = workspace.plan(machine, &knode, &material)?;
-        let document = workspace::document(&plan, format)?;
         let path = args.out.join(machine.name.as_str()).join("user-data");
-        files.push((path, document.as_bytes().to_vec().into()));
+        match workspace::user_data(&plan, target) {
+            Ok(bytes) => files.push((path, bytes)),
+            // What is wrong with one machine is often wrong with all.
+            Err(error) if report.findings().len() < MACHINES => {
+                report.extend(error.downcast::<Report>()?);
+            }
+            Err(_) => {}
+        }
     }
+    report.into_result()?;
     for (name, super_admin) in [("admin.conf", false), ("super-admin.conf", true)] {
         let text = kubeconfig::of_operator(&workspace, &mut pki, super_admin)?;
         files.push((args.out.join(name), text.expose().to_vec().into()));
     }
     pki.commit()?;
+    terminal::warn(&workspace.warnings);
     for note in pki.notes() {
         terminal::say(&format!("kgen: {note}"));
     }

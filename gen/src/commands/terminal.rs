@@ -4,6 +4,8 @@ use std::io::{self, IsTerminal, Write};
 
 use anyhow::{Context, Result};
 
+use crate::report::Report;
+
 /// Whether somebody is looking at what is printed.
 pub fn is_watched() -> bool {
     io::stdout().is_terminal()
@@ -15,6 +17,13 @@ pub fn print(text: &[u8]) -> Result<()> {
     match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("writing to standard output"),
+    }
+}
+
+/// Says what is worth a second thought, if anything is.
+pub fn warn(report: &Report) {
+    if !report.is_empty() {
+        say(report.render(io::stderr().is_terminal()).trim_end());
     }
 }
 

@@ -8,41 +8,42 @@ use units::types::{NodeName, Role};
 use super::terminal;
 use crate::format::Format;
 use crate::report::{Finding, Report};
-use crate::workspace::{self, Workspace};
+use crate::workspace::{self, Asked, Input, Workspace};
 
 /// Whose user-data, in which language.
 #[derive(Debug)]
 pub struct UserData<'a> {
-    /// The settings file, if one was named.
-    pub file: Option<&'a Path>,
+    /// Where settings come from.
+    pub input: Input<'a>,
     /// What the machine does.
     pub role: Option<Role>,
     /// What it is called.
     pub name: Option<NodeName>,
-    /// The language, if one was asked for.
-    pub format: Option<Format>,
+    /// In which form, if one was asked for.
+    pub asked: Asked,
 }
 
 /// Prints the user-data of one machine.
 pub fn run(args: &UserData<'_>) -> Result<()> {
     let (workspace, name) = open(args)?;
+    let target = workspace.target(args.asked)?;
     let machine = workspace.machine(args.role, name.as_ref())?;
     let mut pki = workspace.pki()?;
     let (knode, material) = workspace.knode_beside(|| pki.machine(&workspace.cluster, machine))?;
     let plan = workspace.plan(machine, &knode, &material)?;
-    let format = workspace.format(args.format);
-    let document = workspace::document(&plan, format)?;
+    let bytes = workspace::user_data(&plan, target)?;
     pki.commit()?;
     if workspace.builtin {
-        terminal::say(&assumptions(&workspace, format, pki.folder()));
+        terminal::say(&assumptions(&workspace, target.format, pki.folder()));
     }
+    terminal::warn(&workspace.warnings);
     for note in pki.notes() {
         terminal::say(&format!("kgen: {note}"));
     }
     if !terminal::is_watched() {
-        return terminal::print(document.as_bytes());
+        return terminal::print(&bytes);
     }
-    let shown = workspace::document(&plan.redacted(), format)?;
+    let shown = workspace::document(&plan.redacted(), target.format)?;
     terminal::print(shown.as_bytes())?;
     terminal::say(
         "kgen: this is a terminal, so secrets are not shown; redirect the output to get them: \
@@ -54,7 +55,7 @@ pub fn run(args: &UserData<'_>) -> Result<()> {
 /// The workspace, and the name of the machine in it.
 fn open(args: &UserData<'_>) -> Result<(Workspace, Option<NodeName>)> {
     let fallback = fallback(args)?;
-    let workspace = Workspace::open(args.file, &fallback)?;
+    let workspace = Workspace::open(args.input, &fallback)?;
     if !workspace.builtin {
         return Ok((workspace, args.name.clone()));
     }

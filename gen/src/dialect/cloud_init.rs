@@ -15,12 +15,15 @@ use crate::plan::{NodePlan, PlannedFile};
 struct CloudConfig<'p> {
     hostname: &'p str,
     preserve_hostname: bool,
-    write_files: Vec<File<'p>>,
+    // Before the files: an upload that was cut on its way still starts knode,
+    // which says what is missing (F30).
     runcmd: Vec<Vec<&'p str>>,
+    write_files: Vec<File<'p>>,
 }
 
+/// A file, as the document names it.
 #[derive(Serialize)]
-struct File<'p> {
+pub struct File<'p> {
     path: &'p str,
     permissions: String,
     owner: &'static str,
@@ -34,15 +37,16 @@ pub fn render(plan: &NodePlan) -> Result<Document> {
     yaml(&CloudConfig {
         hostname: plan.hostname.as_str(),
         preserve_hostname: false,
-        write_files: plan.files.iter().map(file).collect::<Result<_>>()?,
         runcmd: vec![
             vec!["systemctl", "daemon-reload"],
             vec!["systemctl", "enable", "--now", "--no-block", plan.target],
         ],
+        write_files: plan.files.iter().map(file).collect::<Result<_>>()?,
     })
 }
 
-fn file(file: &PlannedFile) -> Result<File<'_>> {
+/// A file in this language.
+pub fn file(file: &PlannedFile) -> Result<File<'_>> {
     let encoded = encode(file.content.bytes(), |_| false)?;
     Ok(File {
         path: &file.path,

@@ -20,12 +20,15 @@ const UNITS: &str = "/etc/systemd/system";
 #[derive(Serialize)]
 struct CloudConfig<'p> {
     hostname: &'p str,
-    write_files: Vec<File<'p>>,
+    // Before the files, as what was cut from the end is then the machine's
+    // files and not its start (F30); it is applied after them all the same.
     coreos: Coreos<'p>,
+    write_files: Vec<File<'p>>,
 }
 
+/// A file, as the document names it.
 #[derive(Serialize)]
-struct File<'p> {
+pub struct File<'p> {
     path: &'p str,
     permissions: String,
     owner: &'static str,
@@ -65,7 +68,6 @@ pub fn render(plan: &NodePlan) -> Result<Document> {
         .collect::<Result<_>>()?;
     yaml(&CloudConfig {
         hostname: plan.hostname.as_str(),
-        write_files,
         coreos: Coreos {
             units: vec![Unit {
                 name: plan.target,
@@ -74,10 +76,12 @@ pub fn render(plan: &NodePlan) -> Result<Document> {
                 content: target,
             }],
         },
+        write_files,
     })
 }
 
-fn file(file: &PlannedFile) -> Result<File<'_>> {
+/// A file in this language.
+pub fn file(file: &PlannedFile) -> Result<File<'_>> {
     let encoded = encode(file.content.bytes(), is_replaced)?;
     Ok(File {
         path: &file.path,

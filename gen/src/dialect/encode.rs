@@ -18,7 +18,7 @@ const NAMED: usize = "  encoding: b64\n".len();
 pub struct Encoded {
     /// The text.
     pub text: String,
-    /// The encoding, by the name that every language has for it.
+    /// The encoding, by the name that both languages have for it.
     pub encoding: Option<&'static str>,
 }
 
@@ -63,7 +63,7 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// gzip without name and time: the same bytes every time.
-fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut writer = GzBuilder::new().mtime(0).write(
         Vec::with_capacity(bytes.len() / 2 + 64),
         Compression::best(),

@@ -3,17 +3,21 @@
 mod cloud_init;
 mod coreos;
 mod encode;
+mod ignition;
+
+pub use encode::gzip;
+pub use ignition::VERSION as IGNITION_VERSION;
 
 use anyhow::Result;
 use serde::Serialize;
 
 use crate::format::Format;
-use crate::plan::NodePlan;
+use crate::plan::{NodePlan, PlannedFile};
 
 /// A document, as bytes that may hold keys.
 pub type Document = zeroize::Zeroizing<String>;
 
-/// The first line of both languages, without which a document is ignored.
+/// The first line of both YAML languages, without which a document is ignored.
 const HEADER: &str = "#cloud-config\n";
 
 /// Writes a plan in a language.
@@ -21,7 +25,18 @@ pub fn render(plan: &NodePlan, format: Format) -> Result<Document> {
     match format {
         Format::Coreos => coreos::render(plan),
         Format::CloudInit => cloud_init::render(plan),
+        Format::Ignition => ignition::render(plan),
     }
+}
+
+/// About how many bytes a file takes in a document.
+pub fn cost(file: &PlannedFile, format: Format) -> Result<usize> {
+    let document = match format {
+        Format::Coreos => yaml(&coreos::file(file)?)?,
+        Format::CloudInit => yaml(&cloud_init::file(file)?)?,
+        Format::Ignition => return ignition::cost(file),
+    };
+    Ok(document.len() - HEADER.len())
 }
 
 /// YAML that PyYAML (1.1) and Go's (1.2) read alike.

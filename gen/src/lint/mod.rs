@@ -1,12 +1,30 @@
-//! A second look at a finished document: what its reader would misunderstand
+//! A second look: what a plan's or a document's reader would misunderstand
 //! without a word.
+//!
+//! [`plan`] and [`ours`] look at everything that is rendered, [`document`] at
+//! any document, thoroughly.
 
-use units::types::FileMode;
+pub(crate) mod cloud_config;
+mod document;
+pub(crate) mod ignition;
+mod units;
 
+use std::io::Read as _;
+use std::ops::Range;
+
+use ::units::types::FileMode;
+use flate2::read::GzDecoder;
+
+use crate::dialect::IGNITION_VERSION;
 use crate::format::Format;
 use crate::plan::{Content, NodePlan};
 use crate::report::{Finding, Report};
 
+use document::Findings;
+pub use document::{document, language};
+
+/// What nobody unpacks.
+const LARGEST: u64 = 64 << 20;
 /// cloud-init looks for MIME in this many bytes at the beginning.
 const MIME_WINDOW: usize = 4096;
 
@@ -42,9 +60,16 @@ pub fn plan(plan: &NodePlan) -> Result<(), Report> {
 }
 
 /// Everything in a document that its reader would take for something else.
-pub fn document(text: &str, format: Format) -> Result<(), Report> {
+pub fn ours(text: &str, format: Format) -> Result<(), Report> {
     let mut report = Report::default();
     let mut find = |message: &str| report.add(Finding::new(format!("user-data: {message}")));
+    if format == Format::Ignition {
+        let beginning = format!("{{\"ignition\":{{\"version\":\"{IGNITION_VERSION}\"}}");
+        if !text.starts_with(&beginning) {
+            find("the version of Ignition's language does not come first");
+        }
+        return report.into_result();
+    }
     if !text.starts_with("#cloud-config\n") {
         find("the first line is not #cloud-config, so it would be ignored");
     }
@@ -54,7 +79,9 @@ pub fn document(text: &str, format: Format) -> Result<(), Report> {
     }
     let known: &[&str] = match format {
         Format::Coreos => &["hostname", "write_files", "coreos"],
-        Format::CloudInit => &["hostname", "preserve_hostname", "write_files", "runcmd"],
+        Format::CloudInit | Format::Ignition => {
+            &["hostname", "preserve_hostname", "write_files", "runcmd"]
+        }
     };
     for line in text.lines().skip(1) {
         let Some((key, _)) = line.split_once(':') else {
@@ -77,6 +104,28 @@ pub fn document(text: &str, format: Format) -> Result<(), Report> {
         }
     }
     report.into_result()
+}
+
+/// Whether bytes begin as gzip does.
+pub fn is_gzip(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x1f, 0x8b])
+}
+
+/// Unpacks gzip, up to a size that no machine would be sent.
+pub fn gunzip(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut plain = Vec::new();
+    let mut reader = GzDecoder::new(bytes).take(LARGEST);
+    reader.read_to_end(&mut plain).ok()?;
+    (plain.len() as u64 != LARGEST).then_some(plain)
+}
+
+/// A unit that would be enabled without effect.
+fn cannot_be_enabled(findings: &mut Findings, at: &Range<usize>, name: &str) {
+    findings.error(
+        at,
+        format!("{name}: is enabled, but has no [Install]"),
+        "say in [Install] what wants it, as in WantedBy=multi-user.target",
+    );
 }
 
 /// The keys that were hyphenated once.
@@ -113,7 +162,7 @@ mod tests {
     fn documents_that_would_be_misread_are_refused() {
         let good = "#cloud-config\nhostname: a\nwrite_files:\n- path: /a\n  content: |\n    b: c\n";
         for format in [Format::Coreos, Format::CloudInit] {
-            document(good, format).unwrap();
+            ours(good, format).unwrap();
         }
         for (text, why) in [
             ("hostname: a\n", "first line"),
@@ -128,9 +177,9 @@ mod tests {
             ),
             ("#cloud-config\nhostname: $private_ipv4\n", "replaced"),
         ] {
-            let error = document(text, Format::Coreos).unwrap_err().to_string();
+            let error = ours(text, Format::Coreos).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
-        assert!(document("#cloud-config\ncoreos: {}\n", Format::CloudInit).is_err());
+        assert!(ours("#cloud-config\ncoreos: {}\n", Format::CloudInit).is_err());
     }
 }

@@ -114,7 +114,9 @@ impl Pki {
                 return Ok(None);
             };
             let issuer = certificate::parse(&issuer.der)?;
-            match certificate::unfit_leaf(&parsed, &issuer, profile, now) {
+            let unfit = certificate::unfit_leaf(&parsed, &issuer, profile, now);
+            let asked = self.renewing.contains(stem).then(|| "as asked".to_owned());
+            match unfit.or(asked) {
                 None => {
                     let key = secret;
                     return Ok(Some(Pair { certificate, key }));

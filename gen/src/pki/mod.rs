@@ -6,20 +6,23 @@
 //! memory, and whatever is wrong leaves the folder as it was.
 
 mod certificate;
+mod inventory;
 mod issue;
 mod load;
 mod master;
 mod pem;
 mod profile;
+mod renew;
 mod store;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Result, bail};
 use time::OffsetDateTime;
 use units::types::Role;
 
+pub use inventory::{Listed, inventory};
 pub use issue::Pair;
 pub use profile::{AltName, Authority, Leaf, Profile};
 
@@ -60,6 +63,8 @@ pub struct Pki {
     master: Option<MasterKeys>,
     report: Report,
     notes: Vec<String>,
+    /// Leaves that are made anew although they fit.
+    renewing: BTreeSet<String>,
 }
 
 impl Pki {
@@ -72,6 +77,7 @@ impl Pki {
             master: None,
             report: Report::default(),
             notes: Vec::new(),
+            renewing: BTreeSet::new(),
         })
     }
 

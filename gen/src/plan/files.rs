@@ -8,17 +8,15 @@ use ::units::types::{FileMode, Role};
 use anyhow::{Result, anyhow};
 
 use super::kubeconfig::{KubeconfigUser, kubeconfig};
-use super::{Content, Parts, PlannedFile, control_plane, etcd, kubelet, node_config, units};
+use super::{
+    Content, Parts, PlannedFile, RemoteFile, control_plane, etcd, kubelet, node_config, units,
+};
 use crate::pki::{Authority, Leaf};
 use crate::secret::Secret;
 
 /// A file that everybody may read.
 pub fn public(path: impl Into<String>, text: impl Into<Cow<'static, str>>) -> PlannedFile {
-    PlannedFile {
-        path: path.into(),
-        mode: FileMode::PUBLIC,
-        content: Content::Public(text.into()),
-    }
+    PlannedFile::public(path, text)
 }
 
 /// A file with key material, for root alone.
@@ -88,6 +86,20 @@ fn knode_list(parts: Parts<'_>) -> PlannedFile {
         .map(|source| format!("{} {} {}\n", source.arch, source.sha256, source.url))
         .collect();
     public(paths::KNODE_SOURCES, lines)
+}
+
+/// knode itself, where there is one knode in one place. Of several, only the
+/// bootstrap script knows which to take.
+pub fn knode(parts: Parts<'_>) -> Option<RemoteFile> {
+    let [source] = parts.knode else {
+        return None;
+    };
+    (source.arch == parts.machine.arch).then(|| RemoteFile {
+        path: paths::KNODE,
+        mode: FileMode::EXECUTABLE,
+        url: source.url.clone(),
+        sha256: source.sha256.clone(),
+    })
 }
 
 /// Certificates and keys, in kubeadm's places.

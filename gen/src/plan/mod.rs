@@ -29,10 +29,14 @@ use crate::secret::Secret;
 pub struct NodePlan {
     /// The machine's name, its host name too.
     pub hostname: NodeName,
-    /// The files, sorted by path.
+    /// The files in the order in which they are written: what brings knode, then
+    /// node.yaml with its manifest, then all others by path.
     pub files: Vec<PlannedFile>,
     /// The unit that is enabled and started; its file is among the files.
     pub target: &'static str,
+    /// What the machine may fetch while it boots, if its language can; its
+    /// bootstrap script makes sure of it in any case.
+    pub remote: Option<RemoteFile>,
 }
 
 /// One file.
@@ -46,6 +50,19 @@ pub struct PlannedFile {
     pub content: Content,
 }
 
+/// One file that is fetched, from one place.
+#[derive(Debug, Clone)]
+pub struct RemoteFile {
+    /// The absolute path.
+    pub path: &'static str,
+    /// The permission bits.
+    pub mode: FileMode,
+    /// Where it is.
+    pub url: String,
+    /// SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
+}
+
 /// The bytes of a file, and whether they may be shown.
 #[derive(Debug)]
 pub enum Content {
@@ -53,6 +70,17 @@ pub enum Content {
     Public(Cow<'static, str>),
     /// There is key material in them.
     Secret(Secret),
+}
+
+impl PlannedFile {
+    /// A file that everybody may read.
+    pub fn public(path: impl Into<String>, text: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            path: path.into(),
+            mode: FileMode::PUBLIC,
+            content: Content::Public(text.into()),
+        }
+    }
 }
 
 impl Content {
@@ -80,13 +108,25 @@ pub struct Parts<'p> {
     pub knode: &'p [KnodeSource],
 }
 
+/// Readers stop at the first file that they cannot write, and uploads are cut
+/// at the end: what brings knode comes first, so that it can say so (F30).
+fn rank(path: &str) -> u8 {
+    match path {
+        ::units::paths::BOOTSTRAP_SCRIPT | ::units::paths::KNODE_SOURCES => 0,
+        _ if path.contains("/knode.service") || path.contains("/knode-bootstrap.service") => 0,
+        _ if path.contains("/systemd/system/kubernetes-") => 0,
+        ::units::paths::NODE_CONFIG => 1,
+        _ => 2,
+    }
+}
+
 impl NodePlan {
     /// Plans a machine.
     pub fn new(parts: Parts<'_>) -> Result<Self> {
         let mut files = files::all(parts)?;
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files.push(node_config::file(parts, &files)?);
-        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files.sort_by(|a, b| rank(&a.path).cmp(&rank(&b.path)).then(a.path.cmp(&b.path)));
         for pair in files.windows(2) {
             ensure!(
                 pair[0].path != pair[1].path,
@@ -98,6 +138,7 @@ impl NodePlan {
             hostname: parts.machine.name.clone(),
             files,
             target: embedded::target_name(parts.machine.role),
+            remote: files::knode(parts),
         })
     }
 
@@ -117,6 +158,7 @@ impl NodePlan {
             hostname: self.hostname.clone(),
             files: files.collect(),
             target: self.target,
+            remote: self.remote.clone(),
         }
     }
 

@@ -103,8 +103,10 @@ fn peers(cluster: &Cluster, machine: &Machine) -> Vec<Peer> {
     let large = cluster.machines.len() > LARGE;
     let useful = |peer: &Machine| {
         machine.role == Role::Master
-            || (cluster.network_mode == NetworkMode::HostGw
-                && (peer.role == Role::Master || !large)
+            || (matches!(
+                cluster.network_mode,
+                NetworkMode::Vxlan | NetworkMode::HostGw
+            ) && (peer.role == Role::Master || !large)
                 && !peer.addresses.is_empty()
                 && !peer.pod_cidrs.is_empty())
     };

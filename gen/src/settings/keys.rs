@@ -21,6 +21,8 @@ pub fn read(r: &mut Reader, root: &Node) -> Option<Settings> {
         value(o.read(r, "kubernetesVersion", Reader::parse)),
     );
     s.format = value(o.read(r, "format", Reader::parse));
+    s.platform = value(o.read(r, "platform", Reader::parse));
+    set(&mut s.gzip, value(o.read(r, "gzip", Reader::boolean)));
     s.endpoint = o.read(r, "endpoint", Reader::parse);
     if let Some((node, path)) = o.get("nodes") {
         s.machines_span = node.span.clone();
@@ -181,11 +183,12 @@ fn domain(r: &mut Reader, node: &Node, path: &str) -> Option<String> {
 
 fn mode(text: &str) -> Result<NetworkMode, InvalidValue> {
     match text {
+        "vxlan" => Ok(NetworkMode::Vxlan),
         "host-gw" => Ok(NetworkMode::HostGw),
         "routed" => Ok(NetworkMode::Routed),
         "none" => Ok(NetworkMode::None),
         _ => Err(InvalidValue(format!(
-            "unknown mode {text:?}: use host-gw, routed or none"
+            "unknown mode {text:?}: use vxlan, host-gw, routed or none"
         ))),
     }
 }

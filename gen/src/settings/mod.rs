@@ -7,8 +7,10 @@
 mod check;
 mod keys;
 mod members;
+mod overrides;
 mod schema;
 mod values;
+mod warn;
 
 use std::sync::Arc;
 
@@ -22,19 +24,33 @@ use crate::yaml::{self, Reader};
 
 /// Settings in which nothing is wrong.
 #[derive(Debug, Clone)]
-pub struct Checked(Settings);
+pub struct Checked(Settings, Report);
 
 impl Checked {
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.0
     }
+
+    /// What is worth a second thought.
+    pub fn warnings(&self) -> &Report {
+        &self.1
+    }
 }
 
 /// Reads and checks a cluster.yaml.
 pub fn load(source: &Arc<Source>) -> Result<Checked, Report> {
+    load_with(source, &[])
+}
+
+/// Reads and checks a cluster.yaml with settings like `a.b[0].c=v` over it.
+pub fn load_with(source: &Arc<Source>, sets: &[String]) -> Result<Checked, Report> {
     let root = yaml::parse(source)?;
-    let mut reader = Reader::new(Arc::clone(source));
+    let (source, root) = match sets {
+        [] => (Arc::clone(source), root),
+        sets => overrides::lay(source, root, sets)?,
+    };
+    let mut reader = Reader::new(Arc::clone(&source));
     let settings = keys::read(&mut reader, &root);
     if let Some(settings) = &settings {
         check::check(&mut reader, settings);
@@ -42,13 +58,16 @@ pub fn load(source: &Arc<Source>) -> Result<Checked, Report> {
     reader.into_report().into_result()?;
     // Without findings there are settings.
     settings
-        .map(Checked)
+        .map(|settings| {
+            let warnings = warn::warnings(&settings, source.name());
+            Checked(settings, warnings)
+        })
         .ok_or_else(|| crate::report::Finding::new("no settings could be read").into())
 }
 
 /// The built-in settings: one master, and the machine asked for.
 pub fn builtin(machines: &[(NodeName, Role)]) -> Checked {
-    Checked(Settings {
+    let settings = Settings {
         machines: machines
             .iter()
             .map(|(name, role)| Machine::named(name.clone(), *role))
@@ -57,5 +76,6 @@ pub fn builtin(machines: &[(NodeName, Role)]) -> Checked {
         // manager gives pod ranges.
         assign_pod_cidrs: false,
         ..Settings::default()
-    })
+    };
+    Checked(settings, Report::default())
 }

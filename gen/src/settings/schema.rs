@@ -10,6 +10,7 @@ use units::types::Role;
 pub use super::members::Machine;
 use super::values::{DEFAULT_VERSION, Endpoint, Host, KubernetesVersion, ServiceAccountKey};
 use crate::format::Format;
+use crate::platform::Platform;
 use crate::yaml::At;
 
 /// Flags of a program, without their leading dashes, and their values.
@@ -24,6 +25,10 @@ pub struct Settings {
     pub version: KubernetesVersion,
     /// In which language user-data is written, unless a flag says otherwise.
     pub format: Option<Format>,
+    /// What hands user-data to machines, unless a flag says otherwise.
+    pub platform: Option<Platform>,
+    /// Whether documents are compressed as a whole.
+    pub gzip: bool,
     /// Where the API server is reached; absent: at the first master.
     pub endpoint: Option<At<Endpoint>>,
     /// The machines, in the order in which they are listed.
@@ -101,6 +106,8 @@ impl Default for Settings {
             name: "kubernetes".to_owned(),
             version: DEFAULT_VERSION,
             format: None,
+            platform: None,
+            gzip: false,
             endpoint: None,
             machines: Vec::new(),
             machines_span: 0..0,
@@ -133,7 +140,7 @@ impl Default for Network {
             service_cidrs: net([10, 96, 0, 0], "network.serviceCIDR"),
             node_mask: assumed(24, "network.nodeMask"),
             node_mask_ipv6: assumed(64, "network.nodeMaskIPv6"),
-            mode: NetworkMode::HostGw,
+            mode: NetworkMode::Vxlan,
             domain: "cluster.local".to_owned(),
             mtu: None,
             metadata_guard: true,

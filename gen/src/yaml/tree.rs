@@ -47,6 +47,64 @@ pub struct Key {
     pub span: Range<usize>,
 }
 
+impl Node {
+    /// The entries of a mapping; none of anything else.
+    pub fn entries(&self) -> &[(Key, Node)] {
+        match &self.kind {
+            Kind::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// The items of a list; none of anything else.
+    pub fn items(&self) -> &[Node] {
+        match &self.kind {
+            Kind::List(items) => items,
+            _ => &[],
+        }
+    }
+
+    /// The text of a scalar.
+    pub fn text(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Scalar { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Moves every place behind another text.
+    pub fn shift(&mut self, by: usize) {
+        let moved = |span: &Range<usize>| span.start + by..span.end + by;
+        self.span = moved(&self.span);
+        match &mut self.kind {
+            Kind::Map(entries) => {
+                for (key, node) in entries {
+                    key.span = moved(&key.span);
+                    node.shift(by);
+                }
+            }
+            Kind::List(items) => items.iter_mut().for_each(|item| item.shift(by)),
+            Kind::Null | Kind::Scalar { .. } => {}
+        }
+    }
+
+    /// What is under a key of a mapping.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        let entry = self.entries().iter().find(|(k, _)| k.text == key);
+        entry.map(|(_, node)| node)
+    }
+
+    /// The items of the list under a key.
+    pub fn list(&self, key: &str) -> &[Node] {
+        self.get(key).map_or(&[], Node::items)
+    }
+
+    /// The text under a key.
+    pub fn string(&self, key: &str) -> Option<&str> {
+        self.get(key).and_then(Node::text)
+    }
+}
+
 /// Parses one document; an empty one is an empty mapping.
 pub fn parse(source: &Arc<Source>) -> Result<Node, Report> {
     let mut builder = Builder {
