@@ -224,7 +224,13 @@ impl Cluster {
         );
         if cgroup::version()? == cgroup::Version::V1 {
             // This host's cgroups, not what a cluster should have.
-            text.push_str("kubelet:\n  config: {failCgroupV1: false}\n");
+            // With cgroups for each class of pods, systemd and the kubelet race
+            // for those of version 1, and now and then the kubelet gives up.
+            text.push_str(
+                "  cgroupDriver: cgroupfs\n\
+                 kubelet:\n  config:\n    failCgroupV1: false\n    cgroupsPerQOS: false\n    \
+                 enforceNodeAllocatable: []\n    localStorageCapacityIsolation: false\n",
+            );
         }
         // A container may not change the host's conntrack table.
         text.push_str("kubeProxy:\n  config:\n    conntrack: {maxPerCore: 0, min: 0}\n");

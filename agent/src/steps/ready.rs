@@ -69,7 +69,7 @@ async fn until_ready(machine: &Machine) -> Result<()> {
         let node = condition(&api.get(&path).await?.unwrap_or_default());
         let services = match node {
             Ok(()) => proxy_health(machine, &bus).await,
-            Err(reason) => Err(reason),
+            Err(reason) => Err(with_kubelet(reason, &bus).await),
         };
         match services {
             Ok(()) => return Ok(()),
@@ -80,6 +80,19 @@ async fn until_ready(machine: &Machine) -> Result<()> {
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
+}
+
+/// A kubelet that does not stay up cannot say why itself; systemd can.
+async fn with_kubelet(reason: String, bus: &Bus) -> String {
+    let restarts = match bus.unit(Service::Kubelet.unit()).await {
+        Ok(state) => state.service.map_or(0, |service| service.restarts),
+        Err(_) => 0,
+    };
+    if restarts == 0 {
+        return reason;
+    }
+    let state = services::describe(bus, Service::Kubelet).await;
+    format!("{reason}; kubelet.service is {state}: see its journal")
 }
 
 /// The part of kube-proxy's configuration that says where it tells its health.
