@@ -156,7 +156,7 @@ fn each(name: &str, format: &str, look: impl Fn(&Subject) -> Result<()>) -> Resu
 
 #[test]
 fn cloud_init_finds_nothing_wrong() -> Result<()> {
-    each("consumers_cloud_init", "cloud-init", |subject| {
+    each("cloud_init_finds_nothing_wrong", "cloud-init", |subject| {
         let arguments = ["cloud-init", "schema", "--config-file", "/mnt/user-data"];
         let output = subject.disk.exec_off(&arguments, b"")?;
         let said = format!("{}{}", output.stdout, output.stderr);
@@ -193,7 +193,7 @@ fn cloud_init_finds_nothing_wrong() -> Result<()> {
 
 #[test]
 fn coreos_cloudinit_knows_every_key() -> Result<()> {
-    each("consumers_coreos", "coreos", |subject| {
+    each("coreos_cloudinit_knows_every_key", "coreos", |subject| {
         let text = &subject.text;
         ensure!(
             text.starts_with("#cloud-config\n"),
@@ -220,7 +220,7 @@ fn coreos_cloudinit_knows_every_key() -> Result<()> {
 #[test]
 fn both_readers_get_the_same_files() -> Result<()> {
     if let Some(reason) = report::nodes_missing() {
-        report::skip("consumers_same_files", &reason);
+        report::skip("both_readers_get_the_same_files", &reason);
         return Ok(());
     }
     let programs = Programs::build()?;
@@ -505,7 +505,7 @@ fn collect_keys(value: &Value, keys: &mut BTreeSet<String>) {
 /// the same machine's other document; what lands is the same.
 #[test]
 fn coreos_cloudinit_does_the_same_as_cloud_init() -> Result<()> {
-    const NAME: &str = "consumers_coreos_cloudinit";
+    const NAME: &str = "coreos_cloudinit_does_the_same_as_cloud_init";
     let binary = env::var_os("COREOS_CLOUDINIT").filter(|it| !it.is_empty());
     let Some(binary) = binary.map(PathBuf::from) else {
         report::skip(NAME, "no $COREOS_CLOUDINIT");

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt as _};
-use reqwest::Client;
 
 use super::name;
 use crate::error::{Code, Error, Result};
 use crate::graph::Step;
 use crate::machine::Machine;
-use crate::sys::http::{self, Download};
+use crate::sys::http::{self, Client, Download};
 use crate::sys::store::Store;
 use units::node_config::Artifact;
 

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, Identity, Response, StatusCode};
+pub use reqwest::Client;
+use reqwest::{Certificate, Identity, Response, StatusCode};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
