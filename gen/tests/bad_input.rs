@@ -316,9 +316,25 @@ fn the_builtin_cluster_has_its_bounds() {
         assert!(told.contains(why), "{args:?} lacks {why:?}:\n{told}");
         assert!(told.contains("kgen init"), "{told}");
     }
-    let nowhere = Folder::empty();
-    let told = refused(&nowhere, &["--role", "master"]);
-    assert!(told.contains("no lock names knode for amd64"), "{told}");
+}
+
+/// A build of the whole workspace puts a knode beside kgen; this kgen is alone.
+#[test]
+fn a_knode_that_nobody_names_is_asked_for() {
+    let alone = Folder::empty();
+    let kgen = alone.path("kgen");
+    fs::copy(assert_cmd::cargo::cargo_bin("kgen"), &kgen).unwrap();
+    let before = alone.tree();
+    let output = std::process::Command::new(&kgen)
+        .current_dir(kgen.parent().unwrap())
+        .args(["--role", "master"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(output.stdout.is_empty());
+    assert_eq!(alone.tree(), before);
+    assert!(told.contains("no lock names knode for"), "{told}");
 }
 
 #[test]
