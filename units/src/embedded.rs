@@ -57,6 +57,7 @@ pub const WITH_APISERVER: &[StaticFile] = &[
 pub fn unit(service: Service, runtime: RuntimeSource) -> Option<StaticFile> {
     let file = match service {
         Service::Containerd if runtime == RuntimeSource::Distribution => return None,
+        Service::Docker => return None,
         Service::Containerd => embed!("etc/systemd/system/containerd.service"),
         Service::Etcd => embed!("etc/systemd/system/etcd.service"),
         Service::KubeApiserver => embed!("etc/systemd/system/kube-apiserver.service"),

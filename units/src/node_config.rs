@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use crate::types::{Digest, FileMode, NodeName, Role, Taint};
+use crate::types::{Digest, FileMode, InvalidValue, NodeName, Role, Taint};
 
 /// The version of the schema that this crate writes.
 pub const VERSION: u32 = 1;
@@ -34,6 +35,21 @@ pub struct NodeConfig {
     pub cluster: Cluster,
     /// What the machine is.
     pub node: Node,
+    /// What each of several machines with this one document is besides `node`,
+    /// by host name; a machine with another host name is none of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_hostname: BTreeMap<NodeName, OfHost>,
+    /// How a machine without a certificate of its own gets one; absent where
+    /// the document brings one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
+    /// The machine's own way to all masters; absent where `cluster.endpoint`
+    /// is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balancer: Option<Balancer>,
+    /// Names that resolve without DNS: a block of /etc/hosts of knode's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_aliases: Vec<HostAlias>,
     /// How its pods reach others; absent on machines without pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
@@ -45,10 +61,50 @@ pub struct NodeConfig {
     pub artifacts: Vec<Artifact>,
     /// What to run, in no particular order; knode knows what needs what.
     pub services: Vec<Service>,
+    /// What the kubelet runs as static pods, and systemd therefore not; none of
+    /// them is among `services`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub static_pods: Vec<Service>,
     /// Every file that came with this one, so that a document that was cut or
     /// altered on its way is noticed.
     #[serde(default)]
     pub manifest: Vec<ManifestEntry>,
+}
+
+impl NodeConfig {
+    /// The machine's name, and what its host name adds to `node`.
+    ///
+    /// # Errors
+    ///
+    /// The document is for several machines and `host_name` is none of them,
+    /// or no name that a Node can have.
+    pub fn resolve(&mut self, host_name: &str) -> Result<NodeName, InvalidValue> {
+        if let Some(name) = &self.node.name {
+            return Ok(name.clone());
+        }
+        // A host name may come with its domain.
+        let label = host_name.split('.').next().unwrap_or_default();
+        let name: NodeName = label.to_ascii_lowercase().parse().map_err(|error| {
+            InvalidValue(format!(
+                "this machine is called by its host name, and {error}"
+            ))
+        })?;
+        if !self.by_hostname.is_empty() {
+            let Some(host) = self.by_hostname.get(&name).cloned() else {
+                let known: Vec<&str> = self.by_hostname.keys().map(NodeName::as_str).collect();
+                return Err(InvalidValue(format!(
+                    "the host name {name} is none of those that this document is for: {}",
+                    known.join(", ")
+                )));
+            };
+            self.node.addresses = host.addresses;
+            self.node.pod_cidrs = host.pod_cidrs;
+            self.node.labels.extend(host.labels);
+            self.node.taints.extend(host.taints);
+        }
+        self.node.name = Some(name.clone());
+        Ok(name)
+    }
 }
 
 /// The cluster, as far as one machine has to know it.
@@ -75,8 +131,10 @@ pub struct Cluster {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Node {
-    /// The Node object's name.
-    pub name: NodeName,
+    /// The Node object's name. Absent in a document for several machines: each
+    /// is called by its host name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<NodeName>,
     /// What the machine does.
     pub role: Role,
     /// Its addresses, one a family. Empty: knode takes the address that the
@@ -94,6 +152,84 @@ pub struct Node {
     /// Taints the Node is born with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taints: Vec<Taint>,
+    /// Who makes the Node object.
+    #[serde(default, skip_serializing_if = "Registration::is_default")]
+    pub registration: Registration,
+    /// What a cloud calls the machine (`spec.providerID`): `azure:///…`.
+    #[serde(
+        default,
+        rename = "providerID",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub provider_id: Option<String>,
+}
+
+/// Who makes the Node object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Registration {
+    /// knode, before the kubelet starts.
+    #[default]
+    Agent,
+    /// The kubelet, as it does by itself; knode sees to it that it is there.
+    Kubelet,
+}
+
+impl Registration {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What one of several machines with the same document is besides.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct OfHost {
+    /// Its addresses, as [`Node::addresses`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+    /// Its pod ranges, as [`Node::pod_cidrs`].
+    #[serde(default, rename = "podCIDRs", skip_serializing_if = "Vec::is_empty")]
+    pub pod_cidrs: Vec<IpNet>,
+    /// Labels beside those of [`Node::labels`], and over them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Taints beside those of [`Node::taints`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taints: Vec<Taint>,
+}
+
+/// How a machine without a certificate gets one: by a token in
+/// [`crate::paths::BOOTSTRAP_KUBECONFIG`].
+/// Source: Kubernetes documentation, "TLS bootstrapping".
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Bootstrap {
+    /// The pool that the token is for, for messages.
+    pub pool: String,
+    /// Until when the token is good, RFC 3339 in UTC: `2026-12-01T00:00:00Z`.
+    pub expires: String,
+}
+
+/// A port of loopback behind which all API servers are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Balancer {
+    /// Where it listens: `127.0.0.1:7443`.
+    pub listen: SocketAddr,
+    /// The API servers known beforehand, `HOST:PORT`; more are found among the
+    /// endpoints of the `kubernetes` service.
+    pub servers: Vec<String>,
+}
+
+/// Names of an address. Source: Kubernetes API, core/v1 HostAlias.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct HostAlias {
+    /// The address.
+    pub ip: IpAddr,
+    /// Its names, DNS subdomains.
+    pub hostnames: Vec<String>,
 }
 
 /// How pods on this machine reach pods on others.
@@ -190,6 +326,10 @@ pub struct Runtime {
     pub sandbox_image: String,
     /// How containers get their control groups.
     pub cgroup_driver: CgroupDriver,
+    /// Laid over containerd's configuration, key by key: the TOML as a
+    /// mapping.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub config: Map<String, Value>,
 }
 
 /// How an artifact's bytes are packed.
@@ -198,9 +338,83 @@ pub enum Packing {
     /// The bytes are the one file.
     #[serde(rename = "plain")]
     Plain,
-    /// A tar archive, compressed with gzip (RFC 1952).
+    /// The one file, compressed with gzip (RFC 1952).
+    #[serde(rename = "gz")]
+    Gz,
+    /// The one file, compressed with xz.
+    #[serde(rename = "xz")]
+    Xz,
+    /// The one file, compressed with Zstandard (RFC 8878).
+    #[serde(rename = "zst")]
+    Zst,
+    /// A tar archive.
+    #[serde(rename = "tar")]
+    Tar,
+    /// A tar archive, compressed with gzip.
     #[serde(rename = "tar.gz")]
     TarGz,
+    /// A tar archive, compressed with xz.
+    #[serde(rename = "tar.xz")]
+    TarXz,
+    /// A tar archive, compressed with Zstandard.
+    #[serde(rename = "tar.zst")]
+    TarZst,
+}
+
+/// How bytes are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// They are not.
+    None,
+    /// RFC 1952.
+    Gzip,
+    /// The .xz file format.
+    Xz,
+    /// RFC 8878.
+    Zstd,
+}
+
+impl Packing {
+    /// Every one of them.
+    pub const ALL: [Self; 8] = [
+        Self::Plain,
+        Self::Gz,
+        Self::Xz,
+        Self::Zst,
+        Self::Tar,
+        Self::TarGz,
+        Self::TarXz,
+        Self::TarZst,
+    ];
+
+    /// The name in node.yaml and kgen.lock.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Gz => "gz",
+            Self::Xz => "xz",
+            Self::Zst => "zst",
+            Self::Tar => "tar",
+            Self::TarGz => "tar.gz",
+            Self::TarXz => "tar.xz",
+            Self::TarZst => "tar.zst",
+        }
+    }
+
+    /// Whether there are several files in it.
+    pub fn is_archive(self) -> bool {
+        matches!(self, Self::Tar | Self::TarGz | Self::TarXz | Self::TarZst)
+    }
+
+    /// How the bytes are compressed.
+    pub fn compression(self) -> Compression {
+        match self {
+            Self::Plain | Self::Tar => Compression::None,
+            Self::Gz | Self::TarGz => Compression::Gzip,
+            Self::Xz | Self::TarXz => Compression::Xz,
+            Self::Zst | Self::TarZst => Compression::Zstd,
+        }
+    }
 }
 
 /// Something to download, pinned by its checksum.
@@ -241,6 +455,8 @@ pub struct ArtifactFile {
 pub enum Service {
     /// The container runtime.
     Containerd,
+    /// The Docker daemon, of the distribution; reached over TLS from outside.
+    Docker,
     /// A member of the cluster's store.
     Etcd,
     /// The API server.
@@ -260,6 +476,7 @@ impl Service {
     pub fn unit(self) -> &'static str {
         match self {
             Self::Containerd => "containerd.service",
+            Self::Docker => "docker.service",
             Self::Etcd => "etcd.service",
             Self::KubeApiserver => "kube-apiserver.service",
             Self::KubeControllerManager => "kube-controller-manager.service",
@@ -300,10 +517,59 @@ mod tests {
         let version: Version = serde_yaml::from_str(sample).unwrap();
         assert_eq!(version.version, 1);
         let config: NodeConfig = serde_yaml::from_str(sample).unwrap();
-        assert_eq!(config.node.name.as_str(), "node-1");
+        assert_eq!(config.node.name.as_ref().unwrap().as_str(), "node-1");
         let again: NodeConfig =
             serde_yaml::from_str(&serde_yaml::to_string(&config).unwrap()).unwrap();
         assert_eq!(config, again);
+    }
+
+    /// P36: what is in pods is not among the services.
+    #[test]
+    fn static_pods_are_read_and_left_out_where_there_are_none() {
+        let sample = include_str!("../testdata/node-v1-static-pods.yaml");
+        let config: NodeConfig = serde_yaml::from_str(sample).unwrap();
+        assert_eq!(config.static_pods.len(), 4);
+        assert!(!config.services.contains(&Service::Etcd));
+        let text = serde_yaml::to_string(&config).unwrap();
+        assert_eq!(serde_yaml::from_str::<NodeConfig>(&text).unwrap(), config);
+        let without = include_str!("../testdata/node-v1.yaml");
+        let config: NodeConfig = serde_yaml::from_str(without).unwrap();
+        assert!(
+            !serde_yaml::to_string(&config)
+                .unwrap()
+                .contains("staticPods")
+        );
+    }
+
+    #[test]
+    fn a_document_for_several_machines_is_resolved_by_host_name() {
+        let sample = include_str!("../testdata/node-v1-several.yaml");
+        let config: NodeConfig = serde_yaml::from_str(sample).unwrap();
+        let again: NodeConfig =
+            serde_yaml::from_str(&serde_yaml::to_string(&config).unwrap()).unwrap();
+        assert_eq!(config, again);
+        let mut node = config.clone();
+        assert_eq!(
+            node.resolve("Node-2.example.com").unwrap().as_str(),
+            "node-2"
+        );
+        assert_eq!(node.node.labels["example.com/rack"], "a2");
+        assert_eq!(node.node.labels["example.com/pool"], "workers");
+        assert_eq!(node.node.addresses.len(), 1);
+        let error = config.clone().resolve("node-3").unwrap_err().to_string();
+        assert!(error.contains("node-1, node-2"), "{error}");
+        assert!(config.clone().resolve("a_b").is_err());
+        let mut pool = config;
+        pool.by_hostname.clear();
+        assert_eq!(pool.resolve("anything").unwrap().as_str(), "anything");
+    }
+
+    #[test]
+    fn packings_have_their_names() {
+        for packing in Packing::ALL {
+            let name = serde_json::to_value(packing).unwrap();
+            assert_eq!(name, packing.as_str());
+        }
     }
 
     #[test]

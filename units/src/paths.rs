@@ -13,6 +13,12 @@ pub const KNODE: &str = "/opt/knode/bin/knode";
 pub const STORE: &str = "/opt/knode/store";
 /// What is true now: step states, the first failing step and its code.
 pub const STATUS: &str = "/run/knode/status.json";
+/// Objects that masters apply to the cluster and keep, a file of YAML each,
+/// 0600: bootstrap tokens, add-ons, the operator's own manifests.
+pub const OBJECTS_DIR: &str = "/etc/knode/objects";
+/// The proxy for downloads, systemd EnvironmentFile syntax, 0600; absent
+/// without one.
+pub const PROXY_ENVIRONMENT: &str = "/etc/knode/proxy.env";
 /// Volatile state of the agent, gone after a reboot.
 pub const RUN_DIR: &str = "/run/knode";
 /// State of the agent that is worth keeping over reboots.
@@ -27,6 +33,13 @@ pub const CNI_CONFIG: &str = "/etc/cni/net.d/10-knode.conflist";
 
 /// Kubernetes' configuration folder.
 pub const KUBERNETES: &str = "/etc/kubernetes";
+/// Manifests of the pods that the kubelet runs by itself, 0600.
+pub const STATIC_PODS: &str = "/etc/kubernetes/manifests";
+/// The authorities that the machine itself trusts, for static pods: knode
+/// puts them into one `ca-certificates.crt`, wherever the image has them.
+pub const TRUSTED: &str = "/run/knode/ca-certificates";
+/// The API server's audit log, 0700.
+pub const KUBERNETES_LOG: &str = "/var/log/kubernetes";
 /// Certificates and keys, kubeadm's names.
 pub const PKI: &str = "/etc/kubernetes/pki";
 /// The cluster's CA certificate, on every machine.
@@ -35,6 +48,8 @@ pub const CA_CERT: &str = "/etc/kubernetes/pki/ca.crt";
 pub const CA_KEY: &str = "/etc/kubernetes/pki/ca.key";
 /// The kubelet's identity.
 pub const KUBELET_KUBECONFIG: &str = "/etc/kubernetes/kubelet.conf";
+/// The identity of a machine that has no certificate yet: a token, 0600.
+pub const BOOTSTRAP_KUBECONFIG: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 /// The identity that the kubelet got by rotating its own: a link to one PEM
 /// file with certificate and key.
 pub const KUBELET_ROTATED: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
@@ -55,5 +70,9 @@ pub const ETCD_CONFIG: &str = "/etc/kubernetes/etcd.yaml";
 pub const ETCD_DATA: &str = "/var/lib/etcd";
 /// containerd's configuration, written by knode for the version it finds.
 pub const CONTAINERD_CONFIG: &str = "/etc/kubernetes/containerd.toml";
+/// What containerd knows of registries: `HOST/hosts.toml`.
+pub const REGISTRIES_DIR: &str = "/etc/containerd/certs.d";
+/// The kubelet's logins at registries, Docker's config.json, 0600.
+pub const REGISTRY_LOGINS: &str = "/var/lib/kubelet/config.json";
 /// containerd's socket.
 pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
