@@ -5,14 +5,13 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::{Client, Method, StatusCode, header};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::{Code, Context, Error, Result};
 use crate::sys::http::{self, Pem, Trust};
+use crate::sys::kubeconfig::Token;
 
 /// How long one request may take; watches are longer by design.
 const REQUEST: Duration = Duration::from_secs(20);
@@ -26,6 +25,7 @@ const FIELD_MANAGER: &str = "knode";
 pub struct Api {
     client: Client,
     server: String,
+    token: Option<Token>,
 }
 
 /// A change that a watch reports.
@@ -39,23 +39,6 @@ pub struct Event {
 }
 
 impl Api {
-    /// With the identity and the server of a kubeconfig whose credentials are
-    /// embedded.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::IdentityCert`]: the text is no such kubeconfig.
-    pub fn from_kubeconfig(text: &str) -> Result<Self> {
-        let config = Kubeconfig::parse(text)?;
-        Self::new(
-            &config.server,
-            &config.authority,
-            Some(Pem(
-                [config.certificate, b"\n".to_vec(), config.key.0].concat()
-            )),
-        )
-    }
-
     /// With an identity in PEM, or none: `server` is `https://HOST:PORT`,
     /// `authority` the PEM of the only authority that is trusted.
     ///
@@ -70,7 +53,21 @@ impl Api {
         Ok(Self {
             client,
             server: server.trim_end_matches('/').to_owned(),
+            token: None,
         })
+    }
+
+    /// With a bootstrap token; `authority` as for [`Api::new`].
+    ///
+    /// A refusal of the token itself is [`Code::BootstrapToken`].
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Tls`]: bad PEM.
+    pub fn with_token(server: &str, authority: &[u8], token: Token) -> Result<Self> {
+        let mut api = Self::new(server, authority, None)?;
+        api.token = Some(token);
+        Ok(api)
     }
 
     /// Asks `/readyz`, which needs no identity.
@@ -81,26 +78,8 @@ impl Api {
     /// it was not reached; [`Code::Dns`], [`Code::Tls`], [`Code::Clock`].
     pub async fn ready(&self) -> Result<()> {
         let url = format!("{}/readyz", self.server);
-        let reply = self
-            .client
-            .get(&url)
-            .timeout(Duration::from_secs(5))
-            .send()
-            .await
-            .map_err(|error| unreachable(error, &url))?;
-        let status = reply.status();
-        if status.is_success() {
-            return Ok(());
-        }
-        let text = reply.text().await.unwrap_or_default();
-        let failing: Vec<&str> = text
-            .lines()
-            .filter(|line| line.starts_with("[-]"))
-            .collect();
-        Err(Error::new(
-            Code::ApiUnreachable,
-            format!("{url} answers {status} {}", failing.join(" ")),
-        ))
+        let asked = self.client.get(&url).timeout(Duration::from_secs(5));
+        ready(asked.send().await, &url, &[]).await
     }
 
     /// Reads an object; `None` where there is none.
@@ -141,6 +120,18 @@ impl Api {
         accepted(status, value, "changing", path)
     }
 
+    /// Merges `patch` into the object, lists by their members' keys
+    /// (strategic merge patch): what others keep in them stays.
+    ///
+    /// # Errors
+    ///
+    /// As every request; see [`Api::get`].
+    pub async fn merge_members(&self, path: &str, patch: &Value) -> Result<Value> {
+        let body = Some((patch, "application/strategic-merge-patch+json"));
+        let (status, value) = self.send(Method::PATCH, path, body).await?;
+        accepted(status, value, "changing", path)
+    }
+
     /// Makes the object have these fields, whether it exists or not
     /// (server-side apply as field manager `knode`).
     ///
@@ -153,6 +144,26 @@ impl Api {
         let body = Some((object, "application/apply-patch+yaml"));
         let (status, value) = self.send(Method::PATCH, &target, body).await?;
         accepted(status, value, "applying", path)
+    }
+
+    /// Removes the object if it is still the one with this `uid`, and what it
+    /// owns after it. Whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// As every request; see [`Api::get`].
+    pub async fn delete(&self, path: &str, uid: &str) -> Result<bool> {
+        let options = json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": {"uid": uid},
+            "propagationPolicy": "Background",
+        });
+        let body = Some((&options, "application/json"));
+        match self.send(Method::DELETE, path, body).await? {
+            (StatusCode::NOT_FOUND | StatusCode::CONFLICT, _) => Ok(false),
+            (status, value) => accepted(status, value, "removing", path).map(|_| true),
+        }
     }
 
     /// Watches a collection from a resource version on. `each` gets every
@@ -215,6 +226,9 @@ impl Api {
     ) -> Result<(StatusCode, Value)> {
         let url = format!("{}{path}", self.server);
         let mut request = self.client.request(method, &url).timeout(REQUEST);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.expose());
+        }
         if let Some((object, kind)) = body {
             request = request
                 .header(header::CONTENT_TYPE, kind)
@@ -228,10 +242,51 @@ impl Api {
         let bytes = reply.bytes().await.context(Code::ApiUnreachable, || {
             format!("reading the answer of {url}")
         })?;
+        if status == StatusCode::UNAUTHORIZED && self.token.is_some() {
+            return Err(Error::new(
+                Code::BootstrapToken,
+                format!("{} does not take this machine's token", self.server),
+            ));
+        }
         let value = serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
         Ok((status, value))
     }
+}
+
+/// Asks one server's `/readyz` by `client`; one that answers only those whom
+/// it knows is there all the same.
+///
+/// # Errors
+///
+/// As [`Api::ready`].
+pub async fn alive(client: &Client, server: &str) -> Result<()> {
+    let url = format!("{server}/readyz");
+    let known_only = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN];
+    ready(client.get(&url).send().await, &url, &known_only).await
+}
+
+/// What an answer of `/readyz` means; `also` are fine beside success.
+async fn ready(
+    answer: reqwest::Result<reqwest::Response>,
+    url: &str,
+    also: &[StatusCode],
+) -> Result<()> {
+    let reply = answer.map_err(|error| unreachable(error, url))?;
+    let status = reply.status();
+    // Read to its end, a connection can be used again.
+    let text = reply.text().await.unwrap_or_default();
+    if status.is_success() || also.contains(&status) {
+        return Ok(());
+    }
+    let failing: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("[-]"))
+        .collect();
+    Err(Error::new(
+        Code::ApiUnreachable,
+        format!("{url} answers {status} {}", failing.join(" ")),
+    ))
 }
 
 /// A connection that could not be had is the API server's absence; a name, a
@@ -270,87 +325,4 @@ fn refusal(value: &Value, doing: &str, path: &str) -> Error {
         .or_else(|| value.as_str())
         .unwrap_or("no reason given");
     Error::new(Code::ApiRefused, format!("{doing} {path}: {reason}"))
-}
-
-/// What is used of a kubeconfig.
-#[derive(Debug)]
-pub struct Kubeconfig {
-    /// `https://HOST:PORT`.
-    pub server: String,
-    /// The authority's certificate, PEM.
-    pub authority: Vec<u8>,
-    /// The client's certificate, PEM.
-    pub certificate: Vec<u8>,
-    /// The client's key, PEM.
-    pub key: Pem,
-}
-
-impl Kubeconfig {
-    /// Reads a kubeconfig whose credentials are embedded, with one cluster
-    /// and one user.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::IdentityCert`]: anything else.
-    pub fn parse(text: &str) -> Result<Self> {
-        let file: KubeconfigFile = serde_yaml::from_str(text)
-            // The reader's own error would show the lines around it, keys too.
-            .map_err(|_| Error::new(Code::IdentityCert, "the kubeconfig is not readable"))?;
-        let one =
-            |what: &str| Error::new(Code::IdentityCert, format!("the kubeconfig has no {what}"));
-        let cluster = file
-            .clusters
-            .into_iter()
-            .next()
-            .ok_or_else(|| one("cluster"))?;
-        let user = file.users.into_iter().next().ok_or_else(|| one("user"))?;
-        let decode = |what: &str, text: Option<String>| {
-            BASE64
-                .decode(text.unwrap_or_default())
-                .ok()
-                .filter(|bytes| !bytes.is_empty())
-                .ok_or_else(|| one(what))
-        };
-        Ok(Self {
-            server: cluster.cluster.server,
-            authority: decode(
-                "certificate-authority-data",
-                cluster.cluster.certificate_authority_data,
-            )?,
-            certificate: decode("client-certificate-data", user.user.client_certificate_data)?,
-            key: Pem(decode("client-key-data", user.user.client_key_data)?),
-        })
-    }
-}
-
-#[derive(Deserialize)]
-struct KubeconfigFile {
-    #[serde(default)]
-    clusters: Vec<NamedCluster>,
-    #[serde(default)]
-    users: Vec<NamedUser>,
-}
-
-#[derive(Deserialize)]
-struct NamedCluster {
-    cluster: ClusterEntry,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct ClusterEntry {
-    server: String,
-    certificate_authority_data: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct NamedUser {
-    user: UserEntry,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct UserEntry {
-    client_certificate_data: Option<String>,
-    client_key_data: Option<String>,
 }

@@ -198,6 +198,27 @@ impl Bus {
         })
     }
 
+    /// Whether systemd still answers on this connection.
+    ///
+    /// # Errors
+    /// [`Error::NotConnected`], [`Error::Refused`].
+    pub async fn ping(&self) -> Result<()> {
+        let peer = Some("org.freedesktop.DBus.Peer");
+        let answer = self
+            .connection
+            .call_method(
+                Some(proxy::SYSTEMD),
+                "/org/freedesktop/systemd1",
+                peer,
+                "Ping",
+                &(),
+            )
+            .await;
+        answer
+            .map(|_| ())
+            .map_err(|e| Error::new(|| "asking whether systemd is there".to_owned(), e))
+    }
+
     /// Makes systemd read its unit files anew, and waits until it has.
     ///
     /// # Errors
@@ -252,6 +273,18 @@ impl Bus {
             .reset_failed_unit(unit)
             .await
             .map_err(|e| Error::of_unit("reset", unit, e))
+    }
+
+    /// Sends a signal to a service's main process.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchUnit`], [`Error::Refused`] also where it has no process, and
+    /// [`Error::NotConnected`].
+    pub async fn signal(&self, unit: &str, signal: nix::sys::signal::Signal) -> Result<()> {
+        self.manager
+            .kill_unit(unit, "main", signal as i32)
+            .await
+            .map_err(|e| Error::of_unit("signal", unit, e))
     }
 
     /// Whether the kernel holds its clock to be synchronised (`adjtimex` without `STA_UNSYNC`),

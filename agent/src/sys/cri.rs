@@ -1,9 +1,11 @@
 //! The container runtime's own interface, CRI: gRPC on a unix socket.
 //!
-//! One call is enough to know that the runtime serves: Version. Its request
-//! is empty, so no gRPC library is needed: a frame of five zero bytes on
-//! HTTP/2 is the whole request.
-//! Source: Kubernetes `cri-api` (runtime.v1), "gRPC over HTTP2".
+//! Three calls are enough to know that the runtime serves, how its containers
+//! are, and to stop one. Their requests are empty or two fields long, so no
+//! gRPC library is needed: a frame of five bytes and the message on HTTP/2 is
+//! the whole request.
+//! Source: Kubernetes `cri-api` (runtime.v1), "gRPC over HTTP2", Protocol
+//! Buffers' "Encoding".
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,11 +15,13 @@ use reqwest::header;
 use crate::error::{Code, Context, Error, Result};
 use crate::sys::http;
 
-/// An uncompressed gRPC message of no bytes.
-const EMPTY: [u8; 5] = [0; 5];
+/// Bytes before a gRPC message: whether it is compressed, and its length.
+const FRAME: usize = 5;
 /// The fields of VersionResponse that are told.
-const RUNTIME_NAME: u8 = 2;
-const RUNTIME_VERSION: u8 = 3;
+const RUNTIME_NAME: u64 = 2;
+const RUNTIME_VERSION: u64 = 3;
+/// Seconds that a container has to end by itself.
+const GRACE: u8 = 30;
 
 /// Asks the runtime for its name and version: `containerd 2.1.0`.
 ///
@@ -25,13 +29,80 @@ const RUNTIME_VERSION: u8 = 3;
 ///
 /// [`Code::Runtime`]: it does not answer, or not with a version.
 pub async fn version(socket: &Path) -> Result<String> {
-    let doing = || format!("asking {} for its version", socket.display());
+    let message = call(socket, "Version", &[]).await?;
+    let field = |number| string_field(&message, number);
+    match (field(RUNTIME_NAME), field(RUNTIME_VERSION)) {
+        (Some(name), Some(version)) => Ok(format!("{name} {version}")),
+        _ => Err(Error::new(
+            Code::Runtime,
+            format!("the answer of {} holds no version", socket.display()),
+        )),
+    }
+}
+
+/// A container of the runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// What the runtime calls it.
+    pub id: String,
+    /// Its name in its pod.
+    pub name: String,
+    /// The namespace of its pod.
+    pub namespace: String,
+    /// How often it was made before.
+    pub attempt: u64,
+    /// Whether it runs.
+    pub running: bool,
+    /// When it was made, nanoseconds since 1970.
+    created: u64,
+}
+
+/// All containers, the youngest first.
+///
+/// # Errors
+///
+/// [`Code::Runtime`]: it does not answer.
+pub async fn containers(socket: &Path) -> Result<Vec<Container>> {
+    let message = call(socket, "ListContainers", &[]).await?;
+    let mut containers: Vec<Container> = fields(&message)
+        .filter(|(number, _)| *number == 1)
+        .map(|(_, value)| container(value.bytes()))
+        .collect();
+    containers.sort_by_key(|container| std::cmp::Reverse(container.created));
+    Ok(containers)
+}
+
+/// Ends a container; the kubelet starts it anew.
+///
+/// # Errors
+///
+/// [`Code::Runtime`]: it does not answer, or refuses.
+pub async fn stop(socket: &Path, id: &str) -> Result<()> {
+    call(socket, "StopContainer", &stop_request(id)).await?;
+    Ok(())
+}
+
+/// StopContainerRequest: the container, and how long it may take.
+fn stop_request(id: &str) -> Vec<u8> {
+    let mut request = vec![0x0a, u8::try_from(id.len()).unwrap_or(u8::MAX) & 0x7f];
+    request.extend(id.as_bytes());
+    request.extend([0x10, GRACE]);
+    request
+}
+
+/// Calls a method of the runtime with a message; returns the answer's.
+async fn call(socket: &Path, method: &str, message: &[u8]) -> Result<Vec<u8>> {
+    let doing = || format!("asking {} ({method})", socket.display());
+    let length = u8::try_from(message.len()).context(Code::Runtime, doing)?;
+    let frame = [&[0, 0, 0, 0, length], message].concat();
     let reply = http::unix_client(socket)?
-        .post("http://localhost/runtime.v1.RuntimeService/Version")
+        .post(format!(
+            "http://localhost/runtime.v1.RuntimeService/{method}"
+        ))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
-        .timeout(Duration::from_secs(5))
-        .body(EMPTY.to_vec())
+        .timeout(Duration::from_secs(5 + u64::from(GRACE)))
+        .body(frame)
         .send()
         .await
         .map_err(reqwest::Error::without_url)
@@ -41,30 +112,102 @@ pub async fn version(socket: &Path) -> Result<String> {
         return Err(Error::new(Code::Runtime, doing()).because(reason));
     }
     let body = reply.bytes().await.context(Code::Runtime, doing)?;
-    let message = body.get(EMPTY.len()..).unwrap_or_default();
-    let field = |number| string_field(message, number);
-    match (field(RUNTIME_NAME), field(RUNTIME_VERSION)) {
-        (Some(name), Some(version)) => Ok(format!("{name} {version}")),
-        _ => Err(Error::new(Code::Runtime, doing()).because("the answer holds no version")),
+    Ok(body.get(FRAME..).unwrap_or_default().to_vec())
+}
+
+/// runtime.v1.Container. Source: cri-api, api.proto.
+fn container(message: &[u8]) -> Container {
+    const RUNNING: u64 = 1;
+    let mut found = Container {
+        id: String::new(),
+        name: String::new(),
+        namespace: String::new(),
+        attempt: 0,
+        running: false,
+        created: 0,
+    };
+    for (number, value) in fields(message) {
+        match (number, value) {
+            (1, Value::Bytes(id)) => found.id = text(id),
+            (3, Value::Bytes(metadata)) => {
+                for (number, value) in fields(metadata) {
+                    match (number, value) {
+                        (1, Value::Bytes(name)) => found.name = text(name),
+                        (2, Value::Number(attempt)) => found.attempt = attempt,
+                        _ => {}
+                    }
+                }
+            }
+            (6, Value::Number(state)) => found.running = state == RUNNING,
+            (7, Value::Number(created)) => found.created = created,
+            (8, Value::Bytes(label))
+                if string_field(label, 1).as_deref() == Some("io.kubernetes.pod.namespace") =>
+            {
+                found.namespace = string_field(label, 2).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A field's value, of the wire types that are used here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Value<'m> {
+    Number(u64),
+    Bytes(&'m [u8]),
+}
+
+impl<'m> Value<'m> {
+    fn bytes(self) -> &'m [u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Number(_) => &[],
+        }
     }
 }
 
-/// A short string field of a protocol buffer message whose fields are all
-/// short strings, as VersionResponse's are.
-fn string_field(mut message: &[u8], wanted: u8) -> Option<String> {
-    /// The wire type of strings.
-    const LENGTH_DELIMITED: u8 = 2;
-    while let [tag, length, rest @ ..] = message {
-        let (value, after) = rest.split_at_checked(usize::from(*length))?;
-        if tag & 7 != LENGTH_DELIMITED || *length >= 0x80 {
-            return None;
+/// The fields of a protocol buffer message by their numbers, up to the first
+/// that is cut or of another wire type.
+fn fields(mut message: &[u8]) -> impl Iterator<Item = (u64, Value<'_>)> {
+    std::iter::from_fn(move || {
+        let tag = varint(&mut message)?;
+        let number = varint(&mut message)?;
+        let value = match tag & 7 {
+            0 => Value::Number(number),
+            2 => {
+                let (value, rest) = message.split_at_checked(usize::try_from(number).ok()?)?;
+                message = rest;
+                Value::Bytes(value)
+            }
+            _ => return None,
+        };
+        Some((tag >> 3, value))
+    })
+}
+
+/// A number of seven bits a byte, the least first.
+fn varint(message: &mut &[u8]) -> Option<u64> {
+    let mut number = 0;
+    for shift in (0..64).step_by(7) {
+        let (byte, rest) = message.split_first()?;
+        *message = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
         }
-        if tag >> 3 == wanted {
-            return String::from_utf8(value.to_vec()).ok();
-        }
-        message = after;
     }
     None
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A string field of a message.
+fn string_field(message: &[u8], wanted: u64) -> Option<String> {
+    let found = fields(message).find(|(number, _)| *number == wanted);
+    found.map(|(_, value)| text(value.bytes()))
 }
 
 #[cfg(test)]
@@ -84,5 +227,35 @@ mod tests {
         );
         assert_eq!(string_field(message, 9), None);
         assert_eq!(string_field(b"\x0a\x7fx", 1), None, "cut short");
+    }
+
+    #[test]
+    fn containers_are_told_by_name_namespace_and_state() {
+        let label = b"\x0a\x1bio.kubernetes.pod.namespace\x12\x0bkube-system";
+        let mut message = b"\x0a\x02c1\x12\x02s1\x1a\x09\x0a\x04etcd\x10\x83\x02".to_vec();
+        message.extend(b"\x30\x02\x38\x07\x42");
+        message.push(u8::try_from(label.len()).unwrap());
+        message.extend(label);
+        assert_eq!(
+            container(&message),
+            Container {
+                id: "c1".to_owned(),
+                name: "etcd".to_owned(),
+                namespace: "kube-system".to_owned(),
+                attempt: 259,
+                running: false,
+                created: 7,
+            }
+        );
+        message[20] = 1;
+        assert!(container(&message).running);
+        for cut in 0..message.len() {
+            container(&message[..cut]);
+        }
+    }
+
+    #[test]
+    fn a_container_is_stopped_by_its_name_with_grace() {
+        assert_eq!(stop_request("ab"), b"\x0a\x02ab\x10\x1e");
     }
 }

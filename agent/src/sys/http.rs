@@ -3,10 +3,13 @@
 //! One crate beneath: reqwest (with rustls on ring, and hickory for names: a
 //! static binary must not load the host's resolver libraries).
 
+mod download;
+
 use std::time::Duration;
 
+pub use download::{Blame, Download, Limits, Point, Trouble};
 pub use reqwest::Client;
-use reqwest::{Certificate, Identity, Response, StatusCode};
+use reqwest::{Certificate, Identity};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
@@ -59,6 +62,44 @@ pub fn unix_client(socket: &std::path::Path) -> Result<Client> {
         .http2_prior_knowledge()
         .no_proxy()
         .tls_certs_only([])
+        .build()
+        .context(Code::Tls, || "preparing an HTTP client".to_owned())
+}
+
+/// A client for one unix socket that speaks HTTP/1.1 without TLS.
+///
+/// # Errors
+///
+/// [`Code::Tls`], which cannot happen without TLS.
+pub fn local_socket_client(socket: &std::path::Path) -> Result<Client> {
+    Client::builder()
+        .unix_socket(socket)
+        .no_proxy()
+        .tls_certs_only([])
+        .build()
+        .context(Code::Tls, || "preparing an HTTP client".to_owned())
+}
+
+/// A client that asks one server how it is: `host` at these addresses and
+/// nowhere else, trusted by this authority (PEM) alone.
+///
+/// # Errors
+///
+/// As [`client`].
+pub fn probe_client(
+    authority: &[u8],
+    host: &str,
+    addresses: &[std::net::SocketAddr],
+) -> Result<Client> {
+    let trust = Trust {
+        only: Some(authority.to_vec()),
+        identity: None,
+    };
+    builder(&trust)?
+        // With HTTP/2 a connection outlives a request that got no answer.
+        .http1_only()
+        .resolve_to_addrs(host, addresses)
+        .timeout(Duration::from_secs(3))
         .build()
         .context(Code::Tls, || "preparing an HTTP client".to_owned())
 }
@@ -117,6 +158,22 @@ pub fn local_client() -> Result<Client> {
         .context(Code::Tls, || "preparing an HTTP client".to_owned())
 }
 
+/// A client for health checks on this machine's loopback, where servers make
+/// their own certificates; nothing secret is ever sent by it.
+///
+/// # Errors
+///
+/// [`Code::Tls`]: there is no TLS.
+pub fn health_client() -> Result<Client> {
+    Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .tls_danger_accept_invalid_certs(true)
+        .http1_only()
+        .build()
+        .context(Code::Tls, || "preparing an HTTP client".to_owned())
+}
+
 /// What time it is, by the `Date` of whatever `url` answers (RFC 9110, 6.6.1);
 /// `None` where the answer has none.
 ///
@@ -131,79 +188,6 @@ pub async fn date(client: &Client, url: &str) -> Result<Option<OffsetDateTime>> 
         .get(reqwest::header::DATE)
         .and_then(|date| date.to_str().ok())
         .and_then(|date| OffsetDateTime::parse(&date.replace("GMT", "+0000"), &Rfc2822).ok()))
-}
-
-/// The body of a download, chunk by chunk.
-#[derive(Debug)]
-pub struct Download {
-    response: Response,
-    url: String,
-    stall: Duration,
-    received: u64,
-}
-
-impl Download {
-    /// Asks for `url`. `stall` is the longest time without a byte.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::Dns`], [`Code::Connect`], [`Code::Tls`]: no connection;
-    /// [`Code::FetchHttp`]: an answer other than success;
-    /// [`Code::FetchStall`]: no answer.
-    pub async fn start(client: &Client, url: &str, stall: Duration) -> Result<Self> {
-        let asking = client.get(url).send();
-        let response = tokio::time::timeout(CONNECT + stall, asking)
-            .await
-            .map_err(|_| stalled(url, stall, 0))?
-            .map_err(|error| refused(error, url))?;
-        let status = response.status();
-        if status != StatusCode::OK {
-            return Err(Error::new(
-                Code::FetchHttp,
-                format!("{url} answers {status}"),
-            ));
-        }
-        Ok(Self {
-            response,
-            url: url.to_owned(),
-            stall,
-            received: 0,
-        })
-    }
-
-    /// How many bytes the server says it sends.
-    pub fn length(&self) -> Option<u64> {
-        self.response.content_length()
-    }
-
-    /// The next bytes; `None` at the end.
-    ///
-    /// # Errors
-    ///
-    /// [`Code::FetchStall`]: nothing came for too long;
-    /// [`Code::FetchSize`]: the connection broke before the end.
-    pub async fn chunk(&mut self) -> Result<Option<Vec<u8>>> {
-        let chunk = tokio::time::timeout(self.stall, self.response.chunk())
-            .await
-            .map_err(|_| stalled(&self.url, self.stall, self.received))?
-            .context(Code::FetchSize, || {
-                format!("{} broke off after {} bytes", self.url, self.received)
-            })?;
-        Ok(chunk.map(|bytes| {
-            self.received += bytes.len() as u64;
-            bytes.into()
-        }))
-    }
-}
-
-fn stalled(url: &str, stall: Duration, received: u64) -> Error {
-    Error::new(
-        Code::FetchStall,
-        format!(
-            "{url} sent nothing for {} s after {received} bytes",
-            stall.as_secs()
-        ),
-    )
 }
 
 /// Names why a request got no answer.

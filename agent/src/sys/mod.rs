@@ -11,12 +11,17 @@ pub mod clock;
 pub mod console;
 pub mod cri;
 pub mod http;
+pub mod kubeconfig;
+pub mod listen;
+pub mod listeners;
 pub mod netlink;
 pub mod nft;
 pub mod pki;
+pub mod program;
 mod pulse;
 pub mod root;
 pub mod store;
+pub mod version;
 
 /// Whether an idempotent action had anything to do.
 ///

@@ -8,6 +8,7 @@
 //! runs of them into `spawn_blocking`.
 
 mod atomic;
+mod special;
 mod types;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
@@ -189,18 +190,7 @@ impl Root {
         if has_content(&path, bytes, mode).context("comparing", &path)? {
             return Ok(Changed::No);
         }
-        replace(&path, |temp| {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create_new(true)
-                .mode(mode & MODE_MASK)
-                .open(temp)?;
-            // The umask may have taken bits away; it never adds any.
-            file.set_permissions(Permissions::from_mode(mode & MODE_MASK))?;
-            file.write_all(bytes)?;
-            file.sync_all()
-        })
-        .context("writing", &path)?;
+        replace(&path, |temp| write_new(temp, bytes, mode)).context("writing", &path)?;
         Ok(Changed::Yes)
     }
 
@@ -272,6 +262,24 @@ impl Root {
         removed(fs::remove_dir_all(&path)).context("removing the folder", &path)
     }
 
+    /// Moves a file or a folder to `to`, in one step as seen by readers, within one file system.
+    /// A file that is at `to` is replaced, an empty folder too; the folder above must exist.
+    ///
+    /// # Errors
+    /// When `from` is not there, `to` is on another file system, or is a folder that holds
+    /// something. See rename(2).
+    pub fn rename(&self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        let (from, to) = (self.path(from), self.path(to));
+        fs::rename(&from, &to).context("moving", &from)?;
+        // Both folders: a power loss must not leave it in neither or in both.
+        for folder in [from.parent(), to.parent()].into_iter().flatten() {
+            File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .context("writing out", folder)?;
+        }
+        Ok(())
+    }
+
     /// The value of a kernel setting, e.g. `net.ipv4.ip_forward`, without the line's end.
     ///
     /// As with sysctl(8), the first separator decides: `net/ipv4/conf/eth0.1/forwarding` is
@@ -341,6 +349,19 @@ fn removed(result: io::Result<()>) -> io::Result<Changed> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Changed::No),
         Err(e) => Err(e),
     }
+}
+
+/// Makes a new file, with its mode before the first byte, and writes it out.
+fn write_new(temp: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode & MODE_MASK)
+        .open(temp)?;
+    // The umask may have taken bits away; it never adds any.
+    file.set_permissions(Permissions::from_mode(mode & MODE_MASK))?;
+    file.write_all(bytes)?;
+    file.sync_all()
 }
 
 /// Whether `path` is a regular file with this content and mode.

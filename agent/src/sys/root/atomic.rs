@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,13 +15,20 @@ const TEMP_MAX_AGE: Duration = Duration::from_secs(600);
 
 /// Lets `make` make something under a temporary name, then renames it to `path`.
 pub(super) fn replace(path: &Path, make: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+    let temp = prepare(path, make)?;
+    commit(&temp, path)?;
+    settle(path)
+}
+
+/// Lets `make` make something under a temporary name beside `path`.
+pub(super) fn prepare(path: &Path, make: impl Fn(&Path) -> io::Result<()>) -> io::Result<PathBuf> {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::IsADirectory.into());
     };
     // The name is new every time, so two writers never write into one file; one left over by a
     // killed process of the same number is stepped over.
-    let temp = loop {
+    loop {
         let mut temp_name = temp_prefix(name);
         temp_name.push(format!(
             "{}.{}",
@@ -31,20 +38,30 @@ pub(super) fn replace(path: &Path, make: impl Fn(&Path) -> io::Result<()>) -> io
         temp_name.push(TEMP_SUFFIX);
         let temp = folder.join(temp_name);
         match make(&temp) {
-            Ok(()) => break temp,
+            Ok(()) => return Ok(temp),
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
             Err(e) => return Err(discard(&temp, e)),
         }
+    }
+}
+
+/// Renames what was prepared to `path`.
+pub(super) fn commit(temp: &Path, path: &Path) -> io::Result<()> {
+    fs::rename(temp, path).map_err(|e| discard(temp, e))
+}
+
+/// Makes the rename last; without this it can be lost with the power.
+pub(super) fn settle(path: &Path) -> io::Result<()> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(());
     };
-    fs::rename(&temp, path).map_err(|e| discard(&temp, e))?;
-    // Without this the rename itself can be lost with the power.
     File::open(folder)?.sync_all()?;
     sweep(folder, name);
     Ok(())
 }
 
 /// Removes what a failed write left; the failure itself is what gets reported.
-fn discard(temp: &Path, error: io::Error) -> io::Error {
+pub(super) fn discard(temp: &Path, error: io::Error) -> io::Error {
     match fs::remove_file(temp) {
         Ok(()) => error,
         Err(e) if e.kind() == io::ErrorKind::NotFound => error,
