@@ -14,8 +14,9 @@ use serde::Serialize;
 use crate::error::{Code, Error};
 
 pub use judge::judge;
-pub use network::look_outside;
-pub use observe::{Facts, observe};
+pub use network::{clock_ahead, look_outside};
+pub use observe::{Facts, containerd, observe};
+pub use ports::holder;
 
 /// How a finding is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

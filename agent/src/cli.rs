@@ -11,7 +11,7 @@ use crate::check::{self, Verdict};
 use crate::error::{Code, Context, Error, Result};
 use crate::status::Report;
 use crate::sys::root::Root;
-use crate::{run, status, timeline, wait};
+use crate::{fetch, report, run, status, timeline, wait};
 use units::paths;
 
 /// Makes this machine a healthy Kubernetes node, and keeps it one.
@@ -49,14 +49,39 @@ enum Command {
         #[arg(long)]
         offline: bool,
     },
+    /// Fetch what node.yaml names into the store, once, as `knode run` does.
+    ///
+    /// Everything is verified by its checksum; what is there already is left.
+    /// Exit codes: 0 all is in its place; 4 something could not be fetched;
+    /// 1 there is no usable node.yaml or store.
+    Fetch(fetch::command::Arguments),
+    /// Pack what tells how this machine is into one archive (tar.gz), for
+    /// whoever is asked for help: status, checks, journals, units, network,
+    /// evidence. Keys, tokens and passwords are left out.
+    Report(ReportArguments),
     /// Draw the boot as a picture (SVG): what took how long.
     Timeline(TimelineArguments),
     /// Wait until ports, addresses, sockets or files are there.
     ///
     /// Targets: tcp://HOST:PORT, http://… and https://… (answered with
-    /// success), unix:///PATH (accepts a connection), file:///PATH (exists).
-    /// Exit codes: 0 all are there; 1 the time was up, with the reason.
+    /// success, or as --status and --body say), http+unix:///PATH:/URL-PATH
+    /// (the same over a socket), unix:///PATH (accepts a connection),
+    /// file:///PATH (exists). Under five attempts a second are made at each.
+    /// Exit codes: 0 they are there; 1 the time was up, with the reasons;
+    /// 2 the command line is wrong.
     Wait(WaitArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct ReportArguments {
+    /// Write here; `-` is standard output.
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "knode-report.tar.gz"
+    )]
+    output: PathBuf,
 }
 
 #[derive(Debug, clap::Args)]
@@ -74,9 +99,23 @@ struct TimelineArguments {
 
 #[derive(Debug, clap::Args)]
 struct WaitArguments {
-    /// What to wait for; all of them.
+    /// What to wait for.
     #[arg(required = true, value_name = "TARGET")]
     targets: Vec<wait::Target>,
+    /// Wait for all of them; the default.
+    #[arg(long, conflicts_with = "any")]
+    all: bool,
+    /// Wait for one of them.
+    #[arg(long)]
+    any: bool,
+    /// The answer of http and https that is waited for, as in 200,401; by
+    /// default any from 200 to 299.
+    #[arg(long, value_name = "CODES", value_delimiter = ',',
+        value_parser = clap::value_parser!(u16).range(100..600))]
+    status: Vec<u16>,
+    /// The answer has to contain this.
+    #[arg(long, value_name = "TEXT")]
+    body: Option<String>,
     /// Give up after so many seconds; by default never.
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<u64>,
@@ -100,6 +139,8 @@ pub fn main() -> ExitCode {
         Command::Run => run::run(),
         Command::Status { json } => show_status(json),
         Command::Check { json, offline } => check_machine(json, offline),
+        Command::Fetch(arguments) => fetch::command::fetch(&arguments),
+        Command::Report(arguments) => pack_report(&arguments),
         Command::Timeline(arguments) => timeline(&arguments),
         Command::Wait(arguments) => wait_for(arguments),
     };
@@ -131,7 +172,7 @@ fn show_status(json: bool) -> Result<ExitCode> {
 fn check_machine(json: bool, offline: bool) -> Result<ExitCode> {
     let root = Root::new("/");
     let config = match run::read_configuration(&root) {
-        Ok(config) => Some(config),
+        Ok((_, config)) => Some(config),
         Err(error) => {
             eprintln!(
                 "knode: {}: {}; checking what every node needs",
@@ -158,6 +199,35 @@ fn check_machine(json: bool, offline: bool) -> Result<ExitCode> {
         Verdict::Failure => ExitCode::from(4),
         Verdict::Ok | Verdict::Warning => ExitCode::SUCCESS,
     })
+}
+
+fn pack_report(arguments: &ReportArguments) -> Result<ExitCode> {
+    let root = Root::new("/");
+    let config = run::read_configuration(&root)
+        .ok()
+        .map(|(_, config)| config);
+    let findings = run::runtime()?.block_on(async {
+        let facts = check::observe(&root, config.as_ref(), true).await;
+        check::judge(&facts, config.as_ref())
+    });
+    let archive = report::pack(&root, &check::table(&findings))?;
+    if arguments.output == Path::new("-") {
+        return match std::io::stdout().write_all(&archive) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+                Err(Error::new(Code::Disk, "writing to standard output").because(error))
+            }
+            _ => Ok(ExitCode::SUCCESS),
+        };
+    }
+    let path = absolute(&arguments.output)?;
+    // Others need not read what happens on this machine.
+    root.write_atomic(&path, &archive, 0o600)?;
+    print(&format!(
+        "{} ({} kB)\n",
+        path.display(),
+        archive.len().div_ceil(1000)
+    ))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn timeline(arguments: &TimelineArguments) -> Result<ExitCode> {
@@ -199,7 +269,13 @@ fn wait_for(arguments: WaitArguments) -> Result<ExitCode> {
         Some(path) => Some(Root::new("/").read(absolute(path)?)?),
         None => None,
     };
-    let waiter = wait::Waiter::new(arguments.targets, authority);
+    let expect = wait::Expect {
+        status: arguments.status,
+        body: arguments.body,
+    };
+    let waiter = wait::Waiter::new(arguments.targets, authority)
+        .expecting(expect)
+        .any(arguments.any);
     run::runtime()?.block_on(async {
         match arguments.timeout.map(Duration::from_secs) {
             None => waiter.wait(|_| ()).await,

@@ -1,14 +1,16 @@
 //! Which identity this machine has towards the API server.
 //!
-//! The user-data brings a certificate that is good for a year; the kubelet
-//! rotates it long before. Whichever of the two is for this node, of this
-//! cluster and valid now is used, the rotated one first (F6, F7, F24).
+//! The user-data brings a certificate that is good for a year, or a token by
+//! which the machine asks for one; the kubelet rotates it long before its end.
+//! Whichever is for this node, of this cluster, valid now and whole is used,
+//! the machine's own first (F6, F7, F24).
 
 use time::OffsetDateTime;
+use time::macros::format_description;
 
-use crate::error::{Code, Error, Result};
-use crate::sys::api::Kubeconfig;
+use crate::error::{Code, Context as _, Error, Result};
 use crate::sys::http::Pem;
+use crate::sys::kubeconfig::{Kubeconfig, User};
 use crate::sys::pki::{self, Facts};
 use crate::sys::root::Root;
 use units::paths;
@@ -25,47 +27,89 @@ pub struct Credentials {
     pub identity: Pem,
     /// What the certificate says.
     pub facts: Facts,
+    /// Whether the machine got it by itself; else the user-data brought it.
+    pub own: bool,
 }
 
 /// The kubelet's identity.
 ///
 /// # Errors
 ///
-/// [`Code::IdentityCert`] and [`Code::Clock`]: neither certificate can be used, with the
-/// reason of the one that the user-data brought; [`Code::Disk`].
+/// [`Code::IdentityCert`] and [`Code::Clock`]: no certificate can be used, with the
+/// reason of the one that the user-data brought, or of the one that the machine
+/// got by itself where the user-data brings none; [`Code::Disk`].
 pub fn kubelet(root: &Root, node: &NodeName, now: OffsetDateTime) -> Result<Credentials> {
     let authority = root.read(paths::CA_CERT)?;
     let config = Kubeconfig::parse(&root.read_to_string(paths::KUBELET_KUBECONFIG)?)?;
     let expected = format!("system:node:{node}");
-    let inspect = |path: &str, certificate: &[u8]| {
-        let facts = pki::inspect(
-            &format!("the certificate in {path}"),
-            certificate,
-            &authority,
-        )?;
+    let usable = |path: &str, identity: Pem| {
+        let what = format!("the certificate in {path}");
+        let facts = pki::inspect(&what, &identity.0, &authority)?;
         judge(&facts, &expected, now)?;
-        Ok(facts)
+        pki::matches(&what, &identity.0)?;
+        Ok(Credentials {
+            server: config.server.clone(),
+            authority: authority.clone(),
+            identity,
+            facts,
+            own: path == paths::KUBELET_ROTATED,
+        })
     };
-    if let Some(rotated) = root.read_if_exists(paths::KUBELET_ROTATED)? {
-        match inspect(paths::KUBELET_ROTATED, &rotated) {
-            Ok(facts) => {
-                return Ok(Credentials {
-                    server: config.server,
-                    authority,
-                    identity: Pem(rotated),
-                    facts,
-                });
-            }
-            Err(error) => tracing::debug!("not used: {}", Error::story(&error)),
+    let own = match root.read_if_exists(paths::KUBELET_ROTATED)? {
+        Some(rotated) => usable(paths::KUBELET_ROTATED, Pem(rotated)),
+        None => Err(Error::new(
+            Code::IdentityCert,
+            "this machine has no certificate yet",
+        )),
+    };
+    match (own, &config.user) {
+        (Ok(own), _) => Ok(own),
+        (Err(error), User::Files { certificate, .. }) if certificate == paths::KUBELET_ROTATED => {
+            Err(error)
+        }
+        (Err(error), _) => {
+            tracing::debug!("not used: {}", Error::story(&error));
+            usable(paths::KUBELET_KUBECONFIG, config.identity(root)?)
         }
     }
-    let facts = inspect(paths::KUBELET_KUBECONFIG, &config.certificate)?;
-    Ok(Credentials {
-        server: config.server,
-        authority,
-        identity: Pem([config.certificate, b"\n".to_vec(), config.key.0].concat()),
-        facts,
-    })
+}
+
+/// Sees to it that the kubelet goes by the identity that was chosen: one of its
+/// own that cannot be used would come before the document's (F7). Whether there
+/// was such a one.
+///
+/// # Errors
+///
+/// [`Code::Disk`].
+pub fn settle(root: &Root, chosen: &Credentials, now: OffsetDateTime) -> Result<bool> {
+    let in_the_way = !chosen.own && root.stat(paths::KUBELET_ROTATED)?.is_some();
+    if in_the_way {
+        keep(root, &chosen.identity, now)?;
+    }
+    Ok(in_the_way)
+}
+
+/// Keeps the kubelet's certificate and key where the kubelet itself keeps what
+/// it rotates, under the names it gives: so it goes on rotating this one.
+/// Source: client-go, util/certificate/certificate_store.go.
+///
+/// # Errors
+///
+/// [`Code::Disk`].
+pub fn keep(root: &Root, identity: &Pem, now: OffsetDateTime) -> Result<()> {
+    let (folder, _) = paths::KUBELET_ROTATED.rsplit_once('/').unwrap_or_default();
+    if !root.exists(folder)? {
+        root.create_dir(folder, 0o700)?;
+    }
+    let date = now
+        .format(format_description!(
+            "[year]-[month]-[day]-[hour]-[minute]-[second]"
+        ))
+        .context(Code::Clock, || "naming the certificate's file".to_owned())?;
+    let file = format!("kubelet-client-{date}.pem");
+    root.write_atomic(format!("{folder}/{file}"), &identity.0, 0o600)?;
+    root.symlink_atomic(file, paths::KUBELET_ROTATED)?;
+    Ok(())
 }
 
 /// Is it for this node, and valid now?
@@ -106,6 +150,7 @@ fn judge(facts: &Facts, expected: &str, now: OffsetDateTime) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::kubeconfig::with_user;
     use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
     use time::macros::datetime;
 
@@ -172,6 +217,28 @@ mod tests {
             self.write(paths::KUBELET_ROTATED, &(certificate + &key));
         }
 
+        /// What a pooled machine's document brings: no certificate.
+        fn pooled(&self) {
+            let path = paths::KUBELET_ROTATED;
+            let config = self
+                .root()
+                .read_to_string(paths::KUBELET_KUBECONFIG)
+                .unwrap();
+            let files = User::Files {
+                certificate: path.to_owned(),
+                key: path.to_owned(),
+            };
+            let config = with_user(&config, &files).unwrap();
+            self.write(
+                paths::KUBELET_KUBECONFIG,
+                &String::from_utf8(config.0).unwrap(),
+            );
+        }
+
+        fn root(&self) -> Root {
+            Root::new(self.folder.path())
+        }
+
         /// The year in which the chosen certificate ends, or why there is none.
         fn chosen(&self, node: &str, now: OffsetDateTime) -> Result<i32, (Code, String)> {
             kubelet(&Root::new(self.folder.path()), &node.parse().unwrap(), now)
@@ -218,10 +285,53 @@ mod tests {
             Ok(2027)
         );
         fixture.write(paths::KUBELET_ROTATED, "");
+        let now = datetime!(2026-06-01 0:00 UTC);
+        assert_eq!(fixture.chosen("a", now), Ok(2027));
+        // The kubelet would take it, or stumble over it.
+        let root = fixture.root();
+        let chosen = || kubelet(&root, &"a".parse().unwrap(), now).unwrap();
+        assert!(settle(&root, &chosen(), now).unwrap());
+        assert!(chosen().own);
+        assert!(!settle(&root, &chosen(), now).unwrap());
+    }
+
+    /// F24, P15: a file that was cut is no identity, and what a machine got by
+    /// itself is kept as the kubelet keeps it.
+    #[test]
+    fn f24_a_pooled_machine_has_what_it_got_itself_or_nothing() {
+        let fixture = Fixture::new();
+        fixture.pooled();
+        let now = datetime!(2026-06-01 0:00 UTC);
+        let (code, story) = fixture.chosen("a", now).unwrap_err();
+        assert_eq!(code, Code::IdentityCert);
+        assert!(story.contains("no certificate yet"), "{story}");
+
+        let (certificate, key) = fixture.issue("system:node:a", 2026..2028);
+        let whole = Pem((certificate.clone() + &key).into_bytes());
+        keep(&fixture.root(), &whole, now).unwrap();
+        assert_eq!(fixture.chosen("a", now), Ok(2028));
+        let link = fixture.root().read_link(paths::KUBELET_ROTATED).unwrap();
         assert_eq!(
-            fixture.chosen("a", datetime!(2026-06-01 0:00 UTC)),
-            Ok(2027)
+            link.unwrap().to_str().unwrap(),
+            "kubelet-client-2026-06-01-00-00-00.pem"
         );
+        let file = "/var/lib/kubelet/pki/kubelet-client-2026-06-01-00-00-00.pem";
+        let stat = fixture.root().stat(file).unwrap().unwrap();
+        assert_eq!(stat.mode, 0o600);
+
+        let half = &key[..key.len() / 2];
+        for cut in [certificate.clone() + half, certificate, half.to_owned()] {
+            fixture.write(file, &cut);
+            let (code, story) = fixture.chosen("a", now).unwrap_err();
+            assert_eq!(code, Code::IdentityCert);
+            assert!(!story.contains("PRIVATE"), "{story}");
+        }
+        // A key of another certificate.
+        let (_, stranger) = fixture.issue("system:node:a", 2026..2028);
+        let (certificate, _) = fixture.issue("system:node:a", 2026..2028);
+        fixture.write(file, &(certificate + &stranger));
+        let (_, story) = fixture.chosen("a", now).unwrap_err();
+        assert!(story.contains("another certificate"), "{story}");
     }
 
     /// F7: the cluster was made anew, and this machine has an old document.

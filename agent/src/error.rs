@@ -40,10 +40,16 @@ codes! {
     ConfigRead = "E-CONFIG-READ", "Check that the user-data was applied: node.yaml is one of its files.";
     /// `/etc/knode/node.yaml` is not a NodeConfig that this knode knows.
     ConfigInvalid = "E-CONFIG-INVALID", "Generate the user-data again with kgen, and use the knode that it names.";
+    /// The document is for several machines, and this one's host name is none of theirs.
+    HostName = "E-HOST-NAME", "Give the machine one of the named host names, or list it in the settings and render again.";
     /// A file of the user-data is missing or not as kgen wrote it.
     ConfigAltered = "E-CONFIG-ALTERED", "Compare the user-data on the machine with kgen's: it was cut or altered on its way.";
     /// A certificate on the node is expired, for another name, or of another CA.
     IdentityCert = "E-IDENTITY-CERT", "Generate this machine's user-data again; it brings a fresh certificate.";
+    /// The token by which a new machine asks for its certificate has expired or is refused.
+    BootstrapToken = "E-BOOTSTRAP-TOKEN", "Render the pool's user-data again: it brings a new token, and the masters' brings its object.";
+    /// Another machine that is Ready has this machine's name in the cluster.
+    NodeName = "E-NODE-NAME", "Give this machine another host name; if the other one is gone, delete its Node.";
     /// The clock is before a certificate's first day.
     Clock = "E-CLOCK", "Set the machine's clock, or let it reach its time servers.";
     /// A host name could not be resolved.
@@ -96,6 +102,14 @@ codes! {
     Bus = "E-BUS", "Check that dbus.service runs.";
     /// A unit did not start.
     UnitFailed = "E-UNIT-FAILED", "See the named unit's journal.";
+    /// A service runs, and fails its health check for longer than it may.
+    Unhealthy = "E-UNHEALTHY", "knode restarts what had answered before; see the evidence in /var/lib/knode/evidence and the unit's journal.";
+    /// A service starts and ends over and over.
+    CrashLoop = "E-CRASH-LOOP", "See the message for how it ends, and the named unit's journal.";
+    /// A new program did not become healthy; the one before it is back.
+    RolledBack = "E-ROLLED-BACK", "See the evidence in /var/lib/knode/evidence; the new one is tried again with another node.yaml.";
+    /// A static pod of the control plane does not come up.
+    StaticPod = "E-STATIC-POD", "See the named container's log in /var/log/pods, and the kubelet's journal: it pulls the image.";
     /// The API server is not there or not ready.
     ApiUnreachable = "E-API-UNREACHABLE", "Boot a master, and check that this machine reaches it; knode keeps waiting.";
     /// The API server refused a request.

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use time::OffsetDateTime;
@@ -12,10 +13,17 @@ use crate::credentials;
 use crate::error::Result;
 use crate::status::Status;
 use crate::sys::api::Api;
+use crate::sys::http::Pem;
+use crate::sys::kubeconfig::Kubeconfig;
+use crate::sys::pki;
 use crate::sys::root::Root;
 use units::NodeConfig;
 use units::node_config::{Peer, Service};
 use units::paths;
+use units::types::NodeName;
+
+/// The controller manager's identity, on masters.
+const CONTROLLER_MANAGER: &str = "/etc/kubernetes/controller-manager.conf";
 
 /// A fact that becomes known: `None` until then.
 pub type Fact<T> = watch::Sender<Option<T>>;
@@ -25,6 +33,8 @@ pub type Fact<T> = watch::Sender<Option<T>>;
 pub struct Machine {
     /// What this machine is.
     pub config: NodeConfig,
+    /// What its Node is called.
+    pub name: NodeName,
     /// The way to its files.
     pub root: Root,
     /// Where steps tell what they do.
@@ -40,11 +50,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine of which only its NodeConfig is known.
-    pub fn new(config: NodeConfig, root: Root, status: Status) -> Self {
+    /// A machine of which only its NodeConfig, resolved to this name, is known.
+    pub fn new(config: NodeConfig, name: NodeName, root: Root, status: Status) -> Self {
         let known = config.node.pod_cidrs.clone();
         Self {
             config,
+            name,
             root,
             status,
             addresses: watch::Sender::new(None),
@@ -57,6 +68,11 @@ impl Machine {
     /// Whether the machine runs this service.
     pub fn runs(&self, service: Service) -> bool {
         self.config.services.contains(&service)
+    }
+
+    /// Whether the kubelet runs this as a static pod.
+    pub fn in_pod(&self, service: Service) -> bool {
+        self.config.static_pods.contains(&service)
     }
 
     /// Waits until those of `paths` that come as artifacts are in place; what
@@ -92,8 +108,33 @@ impl Machine {
     /// There is no usable identity.
     pub fn kubelet_api(&self) -> Result<Api> {
         let now = OffsetDateTime::now_utc();
-        let own = credentials::kubelet(&self.root, &self.config.node.name, now)?;
+        let own = credentials::kubelet(&self.root, &self.name, now)?;
         Api::new(&own.server, &own.authority, Some(own.identity))
+    }
+
+    /// The API as system:masters, by a certificate that this master's CA key
+    /// signs for ten minutes; it is made anew for each round and never stored.
+    ///
+    /// # Errors
+    ///
+    /// This machine has no usable CA key: it is no master.
+    pub fn administrator_api(&self) -> Result<Api> {
+        let root = &self.root;
+        let authority = root.read(paths::CA_CERT)?;
+        let identity = pki::client_identity(
+            &authority,
+            &Pem(root.read(paths::CA_KEY)?),
+            &format!("knode:{}", self.name),
+            "system:masters",
+            Duration::from_secs(600),
+        )?;
+        // This master's own API server, also where its kubelet has a balancer.
+        let own = match root.exists(CONTROLLER_MANAGER)? {
+            true => CONTROLLER_MANAGER,
+            false => paths::KUBELET_KUBECONFIG,
+        };
+        let server = Kubeconfig::parse(&root.read_to_string(own)?)?.server;
+        Api::new(&server, &authority, Some(identity))
     }
 
     /// The API with kube-proxy's identity, which may see all Nodes.
@@ -102,7 +143,7 @@ impl Machine {
     ///
     /// The kubeconfig is missing or unusable.
     pub fn proxy_api(&self) -> Result<Api> {
-        Api::from_kubeconfig(&self.root.read_to_string(paths::KUBE_PROXY_KUBECONFIG)?)
+        Kubeconfig::parse(&self.root.read_to_string(paths::KUBE_PROXY_KUBECONFIG)?)?.api(&self.root)
     }
 }
 

@@ -1,10 +1,13 @@
 //! `knode run`: node.yaml → machine → graph → for ever.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use serde::Deserialize as _;
+use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -17,10 +20,16 @@ use crate::machine::Machine;
 use crate::retry::Backoff;
 use crate::status::Status;
 use crate::steps;
+use crate::supervise;
 use crate::sys::root::Root;
+use crate::{metrics, node_condition};
 use units::NodeConfig;
 use units::node_config::{VERSION, Version};
 use units::paths;
+use units::types::NodeName;
+
+/// The kernel's host name. Source: proc_sys_kernel(5).
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// The asynchronous runtime: one thread, since the agent mostly waits.
 ///
@@ -41,7 +50,7 @@ pub fn runtime() -> Result<tokio::runtime::Runtime> {
 /// Only what keeps the agent itself from running; everything else is told in
 /// the status and tried again.
 pub fn run() -> Result<ExitCode> {
-    log();
+    log(LevelFilter::INFO);
     runtime()?.block_on(async {
         let root = Root::new("/");
         root.create_dir(paths::RUN_DIR, 0o755)?;
@@ -59,13 +68,15 @@ pub fn run() -> Result<ExitCode> {
 }
 
 /// The journal takes fields; anything else gets lines. `KNODE_LOG` names another
-/// level than `info`: `debug`, or `knode=debug,zbus=warn`.
-fn log() {
+/// level than `usual`: `debug`, or `knode=debug,zbus=warn`.
+pub(crate) fn log(usual: LevelFilter) {
     let wanted = std::env::var("KNODE_LOG").ok();
     let filter = wanted
         .and_then(|text| text.parse::<Targets>().ok())
-        .unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+        .unwrap_or_else(|| Targets::new().with_default(usual));
     let journal = std::env::var_os("JOURNAL_STREAM").and_then(|_| tracing_journald::layer().ok());
+    // KNODE_STEP=fetch, KNODE_CODE=E-FETCH-HASH: see docs/supervision.md.
+    let journal = journal.map(|layer| layer.with_field_prefix(Some("KNODE".to_owned())));
     let lines = journal
         .is_none()
         .then(|| tracing_subscriber::fmt::layer().with_writer(std::io::stderr));
@@ -78,18 +89,21 @@ fn log() {
 
 /// Never returns; everything it meets is told and tried again.
 async fn agent(root: Root) {
-    let config = configuration(&root).await;
+    let (name, config) = configuration(&root).await;
     let graph = match Graph::new(steps::of(&config)) {
         Ok(graph) => graph,
         // Every set of services is tested to be a graph.
         Err(error) => return tracing::error!("{error}"),
     };
     let status = Status::new(root.clone(), graph.names());
-    status.identify(config.node.name.clone(), config.node.role);
-    tracing::info!(node = %config.node.name, role = %config.node.role, version = env!("CARGO_PKG_VERSION"), "begins");
-    let machine = Arc::new(Machine::new(config, root, status.clone()));
+    status.identify(name.clone(), config.node.role);
+    tracing::info!(node = %name, role = %config.node.role, version = env!("CARGO_PKG_VERSION"), "begins");
+    let machine = Arc::new(Machine::new(config, name, root, status.clone()));
     let (tell, mut all_done) = watch::channel(false);
-    let mut tasks = graph.run(machine, &status, tell);
+    let mut tasks = graph.run(Arc::clone(&machine), &status, tell);
+    tasks.spawn(supervise::run(Arc::clone(&machine)));
+    tasks.spawn(metrics::run(machine.root.clone(), status.clone()));
+    tasks.spawn(node_condition::run(machine));
     tokio::select! {
         _ = all_done.wait_for(|done| *done) => notify(&[NotifyState::Ready]),
         () = ended(&mut tasks) => return,
@@ -106,13 +120,13 @@ async fn ended(tasks: &mut tokio::task::JoinSet<()>) {
 }
 
 /// Reads node.yaml; a bad one is told, and read again in case it is mended.
-async fn configuration(root: &Root) -> NodeConfig {
+async fn configuration(root: &Root) -> (NodeName, NodeConfig) {
     let status = Status::new(root.clone(), []);
     let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(60));
     let mut told = String::new();
     loop {
         match read_configuration(root) {
-            Ok(config) => return config,
+            Ok(found) => return found,
             Err(error) => {
                 if error.story() != told {
                     told = error.story();
@@ -124,33 +138,62 @@ async fn configuration(root: &Root) -> NodeConfig {
     }
 }
 
-/// Reads node.yaml, once.
+/// Reads node.yaml, once: what the machine is called and is, both after its
+/// host name where the document is for several machines.
+///
+/// # Errors
+///
+/// [`Code::ConfigRead`], [`Code::ConfigInvalid`], [`Code::HostName`].
+pub fn read_configuration(root: &Root) -> Result<(NodeName, NodeConfig)> {
+    let mut config = read_file(root, None)?;
+    let host_name = root.read_if_exists(HOST_NAME)?.unwrap_or_default();
+    let host_name = String::from_utf8_lossy(&host_name);
+    let name = config
+        .resolve(host_name.trim())
+        .map_err(|error| Error::new(Code::HostName, error.to_string()))?;
+    Ok((name, config))
+}
+
+/// Reads a node.yaml, the machine's own or, for an image, any file: what it
+/// says of every machine that it is for.
 ///
 /// # Errors
 ///
 /// [`Code::ConfigRead`], [`Code::ConfigInvalid`].
-pub fn read_configuration(root: &Root) -> Result<NodeConfig> {
-    let text = root
-        .read_to_string(paths::NODE_CONFIG)
-        .map_err(|error| Error::new(Code::ConfigRead, error.to_string()))?;
-    let doing = || format!("reading {}", paths::NODE_CONFIG);
-    let version: Version = yaml(&text).context(Code::ConfigInvalid, doing)?;
+pub fn read_file(root: &Root, file: Option<&Path>) -> Result<NodeConfig> {
+    let (text, name) = match file {
+        None => (
+            root.read_to_string(paths::NODE_CONFIG)
+                .map_err(|error| Error::new(Code::ConfigRead, error.to_string()))?,
+            paths::NODE_CONFIG.to_owned(),
+        ),
+        Some(file) => {
+            let doing = || format!("reading {}", file.display());
+            let path = std::path::absolute(file).context(Code::ConfigRead, doing)?;
+            let text = Root::default().read_to_string(path);
+            let text = text.map_err(|error| Error::new(Code::ConfigRead, error.to_string()))?;
+            (text, file.display().to_string())
+        }
+    };
+    let doing = || format!("reading {name}");
+    let value = yaml(&text).context(Code::ConfigInvalid, doing)?;
+    let version = Version::deserialize(&value).context(Code::ConfigInvalid, doing)?;
     if version.version != VERSION {
         return Err(Error::new(
             Code::ConfigInvalid,
             format!(
-                "{} has version {}, this knode reads version {VERSION}",
-                paths::NODE_CONFIG,
+                "{name} has version {}, this knode reads version {VERSION}",
                 version.version
             ),
         ));
     }
-    yaml(&text).context(Code::ConfigInvalid, doing)
+    NodeConfig::deserialize(value).context(Code::ConfigInvalid, doing)
 }
 
-/// The reader's own errors show the lines around the place; ours are one line,
+/// The tree first and the types from it: a reader for each type of its own would
+/// be a tenth of the program. The reader's own errors show the lines around the place; ours are one line,
 /// and nothing of the file goes to the console.
-fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_yaml::Error> {
+fn yaml(text: &str) -> Result<Value, serde_yaml::Error> {
     serde_yaml::from_str_with_options(text, serde_yaml::options! { with_snippet: false })
 }
 

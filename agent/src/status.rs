@@ -2,6 +2,10 @@
 //! `/run/knode/status.json`, the journal, systemd's status line and, for a new
 //! first failure, the console.
 
+mod table;
+
+pub use table::table;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::balancer::ServerReport;
 use crate::error::Error;
 use crate::sys::console;
 use crate::sys::root::Root;
@@ -76,6 +81,43 @@ pub struct StepReport {
     pub failure: Option<Failure>,
 }
 
+/// How a service of this machine is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// It does not run, or not yet.
+    Down,
+    /// It runs, and has not answered yet.
+    Starting,
+    /// It runs and answers.
+    Healthy,
+    /// It runs and does not answer as it should, or only just.
+    Doubtful,
+    /// It has not answered as it should for long.
+    Unhealthy,
+    /// It starts and ends, over and over.
+    Crashing,
+}
+
+/// One service as told to operators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceReport {
+    /// The service's name.
+    pub name: String,
+    /// How it is.
+    pub condition: Condition,
+    /// How often systemd restarted it since its last start by a job.
+    #[serde(default)]
+    pub restarts: u32,
+    /// How often knode restarted it since knode started.
+    #[serde(default)]
+    pub restarted: u32,
+    /// What is wrong with it; absent while nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Failure>,
+}
+
 /// The contents of `/run/knode/status.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -100,29 +142,38 @@ pub struct Report {
     pub written: String,
     /// Every step, in the graph's order.
     pub steps: Vec<StepReport>,
+    /// The API servers as the balancer sees them; empty without one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub api_servers: Vec<ServerReport>,
+    /// Every service that knode watches.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceReport>,
     /// A failure outside any step, such as an unreadable node.yaml.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
 }
 
 impl Report {
-    /// The first failure in the graph's order: the cause of those after it.
+    /// The first failure in the graph's order: the cause of those after it;
+    /// after steps, services.
     pub fn first_failure(&self) -> Option<(&str, &Failure)> {
         let outside = self.failure.as_ref().map(|failure| ("knode", failure));
-        outside.or_else(|| {
-            self.steps
-                .iter()
-                .find_map(|step| Some((step.name.as_str(), step.failure.as_ref()?)))
-        })
+        let mut steps = self.steps.iter();
+        let mut services = self.services.iter();
+        outside
+            .or_else(|| steps.find_map(|step| Some((step.name.as_str(), step.failure.as_ref()?))))
+            .or_else(|| services.find_map(|one| Some((one.name.as_str(), one.failure.as_ref()?))))
     }
 
     /// One line: ready, the first failure, or what is being done.
     pub fn line(&self) -> String {
-        if self.ready {
-            return "Ready".to_owned();
-        }
-        if let Some((step, failure)) = self.first_failure() {
-            return format!("{step}: {}: {}", failure.code, failure.message);
+        let first = self.first_failure();
+        let first = first.map(|(who, it)| format!("{who}: {}: {}", it.code, it.message));
+        match first {
+            Some(first) if self.ready => return format!("Ready; {first}"),
+            Some(first) => return first,
+            None if self.ready => return "Ready".to_owned(),
+            None => {}
         }
         let busy: Vec<String> = self
             .steps
@@ -135,47 +186,6 @@ impl Report {
             .collect();
         busy.join("; ")
     }
-}
-
-/// The report as a table for people.
-pub fn table(report: &Report) -> String {
-    let name = report
-        .node
-        .as_ref()
-        .map_or("this machine", NodeName::as_str);
-    let role = report.role.map_or("no role yet", Role::as_str);
-    let mut text = format!("{name} ({role}): ");
-    match report.ready_after {
-        Some(after) if report.ready => {
-            text.push_str(&format!("Ready, {after:.1} s after knode started\n"));
-        }
-        _ => text.push_str("not Ready\n"),
-    }
-    let width = report.steps.iter().map(|s| s.name.len()).max().unwrap_or(0);
-    for step in &report.steps {
-        let state = match step.state {
-            State::Pending => "waits",
-            State::Running => "runs",
-            State::Failed => "FAILS",
-            State::Done => "done",
-        };
-        let took = step
-            .took
-            .map_or(String::new(), |took| format!("{took:.1} s"));
-        let line = format!(
-            "  {:width$}  {state:5}  {took:>7}  {}",
-            step.name, step.detail
-        );
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    if let Some((step, failure)) = report.first_failure() {
-        text.push_str(&format!(
-            "\n{step}: {}: {}\n{}\n",
-            failure.code, failure.message, failure.cure
-        ));
-    }
-    text
 }
 
 /// The handle through which steps tell what they do. Clones share one report.
@@ -214,6 +224,8 @@ impl Status {
             elapsed: 0.0,
             written: String::new(),
             steps: names.into_iter().map(step).collect(),
+            api_servers: Vec::new(),
+            services: Vec::new(),
             failure: None,
         };
         Self {
@@ -260,6 +272,26 @@ impl Status {
         self.change_step(step, |report, _| report.detail = detail);
     }
 
+    /// How far a running step came: told in the status, and not to the journal.
+    pub fn progress(&self, step: &str, detail: impl Into<String>) {
+        let detail = detail.into();
+        self.change_step(step, |report, _| report.detail = detail);
+    }
+
+    /// What failed within a running step works again, and the step goes on.
+    pub fn recovered(&self, step: &str) {
+        let failed = |report: &Report| {
+            let mut steps = report.steps.iter();
+            steps.any(|s| s.name == step && s.state == State::Failed)
+        };
+        if self.read(failed) {
+            self.change_step(step, |report, _| {
+                report.state = State::Running;
+                report.failure = None;
+            });
+        }
+    }
+
     /// A step succeeded.
     pub fn done(&self, step: &str, detail: impl Into<String>) {
         let detail = detail.into();
@@ -302,6 +334,22 @@ impl Status {
         }
     }
 
+    /// How a service is now; says whether that is news.
+    pub fn service(&self, service: ServiceReport) -> bool {
+        let known = |report: &Report| report.services.contains(&service);
+        if self.read(known) {
+            return false;
+        }
+        self.change(|report, _| {
+            let mut services = report.services.iter_mut();
+            match services.find(|known| known.name == service.name) {
+                Some(known) => *known = service,
+                None => report.services.push(service),
+            }
+        });
+        true
+    }
+
     /// A failure outside any step.
     pub fn failed_outside(&self, error: &Error) {
         let failure = Failure::from(error);
@@ -326,6 +374,11 @@ impl Status {
                 if ready { "Ready" } else { "not Ready" }
             );
         }
+    }
+
+    /// How the API servers are, as the balancer sees them.
+    pub fn api_servers(&self, servers: Vec<ServerReport>) {
+        self.change(|report, _| report.api_servers = servers);
     }
 
     /// A look at the report.

@@ -1,6 +1,12 @@
 //! Waiting until something is there: the successor of wupiao.
 //!
-//! The same code serves `knode wait` and the step that waits for the API.
+//! An attempt is made at once, soon again, and then under five times a second
+//! for each target. What is to be seen on this machine without an attempt (a
+//! port that opens, a socket or file that appears) is looked at all the time,
+//! and makes an attempt of its own.
+
+mod pace;
+mod signs;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -9,17 +15,19 @@ use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, select_all};
 use hickory_resolver::TokioResolver;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::error::{Code, Context, Error, Result};
-use crate::sys::http::{self, Trust};
+use crate::sys::http::{self, Client, Trust};
+use pace::Pace;
+use signs::Signs;
 
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(5);
-/// The pause between attempts: under five a second for each target.
-const PAUSE: Duration = Duration::from_millis(210);
+/// How many bytes of an answer are looked at.
+const BODY: usize = 64 * 1024;
 
 /// Something to wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +39,10 @@ pub enum Target {
         /// The port.
         port: u16,
     },
-    /// An address that answers with success (status 200 to 299).
+    /// An address that answers as expected: see [`Expect`].
     Http(String),
+    /// The same over a unix socket: the socket, and the path asked for.
+    HttpUnix(PathBuf, String),
     /// A unix socket that accepts.
     Unix(PathBuf),
     /// A path that exists.
@@ -67,10 +77,17 @@ impl FromStr for Target {
                 Ok(Self::Tcp { host, port })
             }
             "http" | "https" if !rest.is_empty() => Ok(Self::Http(text.to_owned())),
+            "http+unix" => {
+                path()?;
+                let (socket, path) = rest.split_once(":/").ok_or_else(|| {
+                    format!("{text:?} names no path: write http+unix:///run/x.sock:/healthz")
+                })?;
+                Ok(Self::HttpUnix(PathBuf::from(socket), format!("/{path}")))
+            }
             "unix" => path().map(Self::Unix),
             "file" => path().map(Self::File),
             _ => Err(format!(
-                "{scheme:?} in {text:?} is not one of tcp, http, https, unix, file"
+                "{scheme:?} in {text:?} is not one of tcp, http, https, http+unix, unix, file"
             )),
         }
     }
@@ -82,24 +99,37 @@ impl fmt::Display for Target {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
             Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
             Self::Http(url) => f.write_str(url),
+            Self::HttpUnix(socket, path) => write!(f, "http+unix://{}:{path}", socket.display()),
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::File(path) => write!(f, "file://{}", path.display()),
         }
     }
 }
 
-/// Waits for several targets, all of them.
+/// The answer that is waited for, of http, https and http+unix.
+#[derive(Debug, Clone, Default)]
+pub struct Expect {
+    /// One of these; by default any success, 200 to 299 (RFC 9110, 15.3).
+    pub status: Vec<u16>,
+    /// The body's first 64 KiB contain this.
+    pub body: Option<String>,
+}
+
+/// Waits for several targets.
 #[derive(Debug)]
 pub struct Waiter {
     targets: Vec<Target>,
     trust: Trust,
+    expect: Expect,
+    /// One is enough.
+    any: bool,
     /// Why each target is still waited for; none before the first attempt.
     reasons: Mutex<Vec<Option<String>>>,
 }
 
 impl Waiter {
-    /// A waiter for these targets. `authority` (PEM) replaces the host's
-    /// authorities for https.
+    /// A waiter for all of these targets, with any success. `authority` (PEM)
+    /// replaces the host's authorities for https.
     pub fn new(targets: Vec<Target>, authority: Option<Vec<u8>>) -> Self {
         let reasons = Mutex::new(vec![None; targets.len()]);
         let trust = Trust {
@@ -109,11 +139,27 @@ impl Waiter {
         Self {
             targets,
             trust,
+            expect: Expect::default(),
+            any: false,
             reasons,
         }
     }
 
-    /// Returns when all targets are there, however long that takes. `told`
+    /// The same for another answer.
+    #[must_use]
+    pub fn expecting(mut self, expect: Expect) -> Self {
+        self.expect = expect;
+        self
+    }
+
+    /// The same, where the first target that is there is enough.
+    #[must_use]
+    pub fn any(mut self, any: bool) -> Self {
+        self.any = any;
+        self
+    }
+
+    /// Returns when the targets are there, however long that takes. `told`
     /// hears each new reason for waiting.
     pub async fn wait(&self, told: impl Fn(&str)) {
         let told = &told;
@@ -121,17 +167,34 @@ impl Waiter {
             .targets
             .iter()
             .enumerate()
-            .map(|(index, target)| async move {
-                while let Err(error) = try_once(target, &self.trust).await {
+            .map(|(index, target)| Box::pin(self.wait_for(index, target, told)));
+        if self.any && !self.targets.is_empty() {
+            select_all(waits).await;
+        } else {
+            join_all(waits).await;
+        }
+    }
+
+    async fn wait_for(&self, index: usize, target: &Target, told: &impl Fn(&str)) {
+        let (mut signs, mut pace) = (Signs::of(target), Pace::default());
+        loop {
+            // Looked at before the attempt, so that nothing is missed.
+            signs.look();
+            match self.try_once(target).await {
+                Ok(()) => break,
+                Err(error) => {
                     let story = error.story();
                     if self.remember(index, &story) {
                         told(&story);
                     }
-                    tokio::time::sleep(PAUSE).await;
                 }
-                self.forget(index);
-            });
-        join_all(waits).await;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pace.pause()) => {}
+                () = signs.change() => {}
+            }
+        }
+        self.forget(index);
     }
 
     /// The same, but no longer than `limit`.
@@ -155,6 +218,40 @@ impl Waiter {
             })
     }
 
+    /// One attempt.
+    async fn try_once(&self, target: &Target) -> Result<()> {
+        let attempt = async {
+            match target {
+                Target::Tcp { host, port } => tcp(host, *port).await,
+                Target::Http(url) => {
+                    let client = http::client(&self.trust)?;
+                    answers(&client, url, url, &self.expect).await
+                }
+                Target::HttpUnix(socket, path) => {
+                    let client = http::local_socket_client(socket)?;
+                    let url = format!("http://localhost{path}");
+                    answers(&client, &url, &target.to_string(), &self.expect).await
+                }
+                Target::Unix(path) => UnixStream::connect(path)
+                    .await
+                    .map(drop)
+                    .context(Code::Connect, || format!("connecting to {target}")),
+                Target::File(path) => tokio::fs::metadata(path)
+                    .await
+                    .map(drop)
+                    .context(Code::Disk, || format!("looking for {}", path.display())),
+            }
+        };
+        tokio::time::timeout(ATTEMPT, attempt)
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::new(
+                    Code::Connect,
+                    format!("{target} did not answer within {} s", ATTEMPT.as_secs()),
+                ))
+            })
+    }
+
     fn reasons(&self) -> std::sync::MutexGuard<'_, Vec<Option<String>>> {
         self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -170,32 +267,6 @@ impl Waiter {
     fn forget(&self, index: usize) {
         self.reasons()[index] = None;
     }
-}
-
-/// One attempt.
-async fn try_once(target: &Target, trust: &Trust) -> Result<()> {
-    let attempt = async {
-        match target {
-            Target::Tcp { host, port } => tcp(host, *port).await,
-            Target::Http(url) => answers(url, trust).await,
-            Target::Unix(path) => UnixStream::connect(path)
-                .await
-                .map(drop)
-                .context(Code::Connect, || format!("connecting to {target}")),
-            Target::File(path) => tokio::fs::metadata(path)
-                .await
-                .map(drop)
-                .context(Code::Disk, || format!("looking for {}", path.display())),
-        }
-    };
-    tokio::time::timeout(ATTEMPT, attempt)
-        .await
-        .unwrap_or_else(|_| {
-            Err(Error::new(
-                Code::Connect,
-                format!("{target} did not answer within {} s", ATTEMPT.as_secs()),
-            ))
-        })
 }
 
 async fn tcp(host: &str, port: u16) -> Result<()> {
@@ -228,19 +299,42 @@ pub(crate) async fn resolve(host: &str) -> Result<Vec<IpAddr>> {
     Ok(found.iter().collect())
 }
 
-async fn answers(url: &str, trust: &Trust) -> Result<()> {
-    let reply = http::client(trust)?
+/// Whether an answer is the expected one; `name` is what it is called.
+async fn answers(client: &Client, url: &str, name: &str, expect: &Expect) -> Result<()> {
+    let mut reply = client
         .get(url)
         .send()
         .await
-        .map_err(|error| http::refused(error, url))?;
-    if reply.status().is_success() {
-        return Ok(());
+        .map_err(|error| http::refused(error, name))?;
+    let status = reply.status();
+    let wanted = match expect.status.as_slice() {
+        [] => status.is_success(),
+        listed => listed.contains(&status.as_u16()),
+    };
+    if !wanted {
+        let text = format!("{name} answers {status}");
+        return Err(Error::new(Code::Connect, text));
     }
-    Err(Error::new(
-        Code::Connect,
-        format!("{url} answers {}", reply.status()),
-    ))
+    let Some(text) = &expect.body else {
+        return Ok(());
+    };
+    let mut body = Vec::new();
+    let reading = || format!("reading the answer of {name}");
+    while let Some(chunk) = reply.chunk().await.context(Code::Connect, reading)? {
+        body.extend_from_slice(&chunk);
+        if contains(&body, text.as_bytes()) {
+            return Ok(());
+        }
+        if body.len() >= BODY {
+            break;
+        }
+    }
+    let text = format!("{name} answers {status} without {text:?}");
+    Err(Error::new(Code::Connect, text))
+}
+
+fn contains(body: &[u8], text: &[u8]) -> bool {
+    text.is_empty() || body.windows(text.len()).any(|part| part == text)
 }
 
 #[cfg(test)]
@@ -254,6 +348,7 @@ mod tests {
             "tcp://[fd00::1]:53",
             "https://10.0.0.10:6443/readyz",
             "unix:///run/containerd/containerd.sock",
+            "http+unix:///run/x.sock:/healthz?verbose",
             "file:///etc/knode/node.yaml",
         ] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
@@ -263,48 +358,13 @@ mod tests {
             ("tcp://node-1", "no port"),
             ("tcp://node-1:0x1", "no port"),
             ("unix://run/x", "absolute"),
+            ("http+unix:///run/x.sock", "no path"),
+            ("http+unix://run/x.sock:/", "absolute"),
             ("ftp://x/", "not one of"),
             ("https://", "not one of"),
         ] {
             let error = bad.parse::<Target>().unwrap_err();
             assert!(error.contains(why), "{bad}: {error}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_port_that_opens_ends_the_wait_and_the_reason_is_told_once() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        let target = Target::Tcp {
-            host: "127.0.0.1".to_owned(),
-            port: address.port(),
-        };
-        let told = Mutex::new(Vec::new());
-        let waiter = Waiter::new(vec![target], None);
-        let wait = waiter.wait(|story| told.lock().unwrap().push(story.to_owned()));
-        let open = async {
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            tokio::net::TcpListener::bind(address).await.unwrap()
-        };
-        let (_listener, ()) = tokio::join!(open, wait);
-        let told = told.into_inner().unwrap();
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("refused"), "{told:?}");
-    }
-
-    #[tokio::test]
-    async fn a_deadline_ends_the_wait_with_the_reason() {
-        let missing = Target::File("/nonexistent/file".into());
-        let error = Waiter::new(vec![missing], None)
-            .wait_within(Duration::from_millis(300), |_| ())
-            .await
-            .unwrap_err();
-        assert_eq!(error.code(), Code::WaitTimeout);
-        assert!(
-            error.story().contains("/nonexistent/file"),
-            "{}",
-            error.story()
-        );
     }
 }

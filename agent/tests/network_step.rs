@@ -46,7 +46,6 @@ impl Site {
     fn step(&self) -> (Arc<dyn Step<Machine>>, Arc<Machine>, tempfile::TempDir) {
         let sample = include_str!("../../units/testdata/node-v1.yaml");
         let mut config: NodeConfig = serde_yaml::from_str(sample).expect("the sample");
-        config.node.name = self.name.parse().expect("a name");
         config.node.pod_cidrs = self.peer().pod_cidrs;
         config.cluster.pod_cidrs = vec![
             "10.244.0.0/16".parse().expect("a range"),
@@ -65,7 +64,7 @@ impl Site {
             .find(|step| step.name() == "network")
             .expect("there");
         let status = Status::new(root.clone(), ["network"]);
-        let machine = Machine::new(config, root, status);
+        let machine = Machine::new(config, self.name.parse().expect("a name"), root, status);
         machine.addresses.send_replace(Some(self.addresses.clone()));
         (step, Arc::new(machine), folder)
     }

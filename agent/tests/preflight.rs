@@ -27,7 +27,7 @@ fn preflight(folder: &Path) -> Result<String, (String, String)> {
     );
     let step: Arc<dyn Step<Machine>> = Arc::clone(first);
     let status = Status::new(root.clone(), ["preflight"]);
-    let machine = Machine::new(config, root, status);
+    let machine = Machine::new(config, "node-1".parse().expect("a name"), root, status);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -43,6 +43,14 @@ pub async fn look_outside(root: &Root, config: &NodeConfig) -> Vec<Outside> {
     join_all(all.map(|(role, url)| look(root, role, url))).await
 }
 
+/// How far our clock is ahead of another machine's, in seconds, and whose that
+/// is; `None` where nobody tells.
+pub async fn clock_ahead(root: &Root, config: &NodeConfig) -> Option<(i64, String)> {
+    let seen = look_outside(root, config).await;
+    seen.into_iter()
+        .find_map(|other| Some((other.ahead?.ok()??, other.url)))
+}
+
 async fn look(root: &Root, role: &'static str, url: String) -> Outside {
     let told = |error: Error| (error.code(), error.story());
     let addresses = match tokio::time::timeout(LIMIT, wait::resolve(host(&url))).await {

@@ -8,9 +8,9 @@ use time::OffsetDateTime;
 use super::network::Outside;
 use super::ports::{self, Listener};
 use crate::error::Result;
-use crate::sys::api::Kubeconfig;
 use crate::sys::bus::Bus;
 use crate::sys::clock;
+use crate::sys::kubeconfig::Kubeconfig;
 use crate::sys::netlink::Netlink;
 use crate::sys::nft::Nft;
 use crate::sys::pki;
@@ -19,6 +19,12 @@ use crate::sys::store::Store;
 use units::NodeConfig;
 use units::node_config::{Packing, Service};
 use units::paths;
+
+/// The controller manager's identity, on masters; it names the machine's own
+/// API server.
+const CONTROLLER_MANAGER: &str = "/etc/kubernetes/controller-manager.conf";
+/// What the kernel calls this program.
+const KNODE: &str = "knode";
 
 /// Whether the kernel has a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +149,7 @@ fn missing(root: &Root, config: &NodeConfig) -> (u64, u64) {
         .filter(|artifact| !store.has(artifact).unwrap_or(false));
     missing.fold((0, 0), |(certain, probable), artifact| {
         match (artifact.packing, artifact.size) {
-            (Packing::Plain, Some(size)) => (certain + size, probable + size),
+            (Packing::Plain | Packing::Tar, Some(size)) => (certain + size, probable + size),
             (Packing::Plain, None) => (certain, probable + UNKNOWN),
             (_, size) => (certain, probable + 3 * size.unwrap_or(UNKNOWN)),
         }
@@ -235,7 +241,8 @@ async fn mtu(config: Option<&NodeConfig>) -> Option<u32> {
     snapshot.links.get(&link).map(|link| link.mtu)
 }
 
-fn containerd(root: &Root) -> Option<PathBuf> {
+/// The machine's own containerd, where distributions put it.
+pub fn containerd(root: &Root) -> Option<PathBuf> {
     ["/usr/bin", "/usr/local/bin", "/usr/sbin", "/opt/bin"]
         .iter()
         .map(|folder| Path::new(folder).join("containerd"))
@@ -246,27 +253,25 @@ fn containerd(root: &Root) -> Option<PathBuf> {
 /// valid: no clock that is right says less.
 fn not_before(root: &Root) -> Result<OffsetDateTime> {
     let path = paths::KUBELET_KUBECONFIG;
-    let certificate = Kubeconfig::parse(&root.read_to_string(path)?)?.certificate;
-    let facts = pki::inspect(path, &certificate, &root.read(paths::CA_CERT)?)?;
+    let identity = Kubeconfig::parse(&root.read_to_string(path)?)?.identity(root)?;
+    let facts = pki::inspect(path, &identity.0, &root.read(paths::CA_CERT)?)?;
     Ok(facts.not_before)
 }
 
-/// The TCP ports that this machine's services listen on.
-fn wanted_ports(root: &Root, config: &NodeConfig) -> BTreeMap<u16, Service> {
-    let api = root
-        .read_to_string(paths::KUBELET_KUBECONFIG)
-        .ok()
-        .and_then(|text| Kubeconfig::parse(&text).ok())
-        .and_then(|config| {
-            config
-                .server
-                .strip_prefix("https://127.0.0.1:")?
-                .parse()
-                .ok()
+/// The TCP ports that this machine's services listen on, and the balancer.
+fn wanted_ports(root: &Root, config: &NodeConfig) -> BTreeMap<u16, String> {
+    // With a balancer, the kubelet does not name the machine's own API server.
+    let kubeconfigs = [CONTROLLER_MANAGER, paths::KUBELET_KUBECONFIG];
+    let api = kubeconfigs
+        .iter()
+        .find_map(|path| {
+            let kubeconfig = Kubeconfig::parse(&root.read_to_string(path).ok()?).ok()?;
+            let port = kubeconfig.server.strip_prefix("https://127.0.0.1:")?;
+            port.parse().ok()
         })
         .unwrap_or(6443);
     let ports = |service: Service| match service {
-        Service::Containerd => vec![],
+        Service::Containerd | Service::Docker => vec![],
         Service::Etcd => vec![2379, 2380, 2381],
         Service::KubeApiserver => vec![api],
         Service::KubeControllerManager => vec![10257],
@@ -274,9 +279,14 @@ fn wanted_ports(root: &Root, config: &NodeConfig) -> BTreeMap<u16, Service> {
         Service::Kubelet => vec![10248, 10250],
         Service::KubeProxy => vec![10249, 10256],
     };
-    config
-        .services
+    let all = config.services.iter().chain(&config.static_pods);
+    let services = all.flat_map(|service| {
+        let ports = ports(*service).into_iter();
+        ports.map(|port| (port, service.to_string()))
+    });
+    let balancer = config
+        .balancer
         .iter()
-        .flat_map(|service| ports(*service).into_iter().map(|port| (port, *service)))
-        .collect()
+        .map(|b| (b.listen.port(), KNODE.to_owned()));
+    services.chain(balancer).collect()
 }

@@ -4,15 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::sys::root::{Kind, Root};
-use units::node_config::Service;
 
 /// A port that a service needs, and that is in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
     /// The port.
     pub port: u16,
-    /// The service that needs it.
-    pub service: Service,
+    /// The service that needs it, or knode itself.
+    pub service: String,
     /// The program that has it; absent where that cannot be found out.
     pub program: Option<String>,
 }
@@ -21,13 +20,13 @@ impl Listener {
     /// Whether the service itself has it. The kernel cuts names of programs.
     pub fn is_rightful(&self) -> bool {
         const COMM: usize = 15;
-        let name = self.service.to_string();
+        let name = &self.service;
         self.program.as_deref() == name.get(..COMM.min(name.len()))
     }
 }
 
 /// Which of these ports are in use, and by whom.
-pub fn listeners(root: &Root, wanted: &BTreeMap<u16, Service>) -> Vec<Listener> {
+pub fn listeners(root: &Root, wanted: &BTreeMap<u16, String>) -> Vec<Listener> {
     let mut found: BTreeMap<u16, u64> = BTreeMap::new();
     for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
         let text = root.read_to_string(table).unwrap_or_default();
@@ -46,11 +45,19 @@ pub fn listeners(root: &Root, wanted: &BTreeMap<u16, Service>) -> Vec<Listener> 
         .filter_map(|(port, inode)| {
             Some(Listener {
                 port,
-                service: *wanted.get(&port)?,
+                service: wanted.get(&port)?.clone(),
                 program: programs.get(&inode).cloned(),
             })
         })
         .collect()
+}
+
+/// The program that listens on the port; absent where nobody does, or that
+/// cannot be found out.
+pub fn holder(root: &Root, port: u16) -> Option<String> {
+    listeners(root, &BTreeMap::from([(port, String::new())]))
+        .into_iter()
+        .find_map(|listener| listener.program)
 }
 
 /// Ports and inodes of listening sockets in a table of the kernel's.

@@ -203,9 +203,9 @@ fn swap_ports_mtu_systemd_and_containerd_are_judged() {
     });
     assert_eq!(allowed, []);
 
-    let listener = |service, port, program: Option<&str>| Listener {
+    let listener = |service: Service, port, program: Option<&str>| Listener {
         port,
-        service,
+        service: service.to_string(),
         program: program.map(str::to_owned),
     };
     let taken = bad(|f| {
@@ -363,7 +363,7 @@ nonsense";
 fn who_listens_is_found_out() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let wanted = BTreeMap::from([(port, Service::Kubelet)]);
+    let wanted = BTreeMap::from([(port, Service::Kubelet.to_string())]);
     let found = ports::listeners(&Root::default(), &wanted);
     let own = std::fs::read_to_string("/proc/self/comm").unwrap();
     assert_eq!(found.len(), 1);

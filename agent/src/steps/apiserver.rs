@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{name, services, wait_api};
+use super::{name, services, static_pods, wait_api};
 use crate::error::Result;
 use crate::graph::Step;
 use crate::machine::Machine;
 use units::node_config::Service;
 
 pub struct Apiserver {
-    /// Whether etcd runs on this machine as well.
-    pub after_etcd: bool,
+    /// The steps before it: etcd, where that runs on this machine as well.
+    pub after: &'static [&'static str],
 }
 
 impl Step<Machine> for Apiserver {
@@ -21,15 +21,16 @@ impl Step<Machine> for Apiserver {
     }
 
     fn after(&self) -> &[&'static str] {
-        if self.after_etcd {
-            &[name::IDENTITY, name::ETCD]
-        } else {
-            &[name::IDENTITY]
-        }
+        self.after
     }
 
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
+            if machine.in_pod(Service::KubeApiserver) {
+                let ready = wait_api::until_ready(machine, name::APISERVER);
+                static_pods::patiently(machine, Service::KubeApiserver, ready).await?;
+                return Ok("ready, in its pod".to_owned());
+            }
             machine
                 .until_installed(name::APISERVER, &["/opt/kubernetes/bin/kube-apiserver"])
                 .await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{name, services};
+use super::{name, services, static_pods};
 use crate::error::Result;
 use crate::graph::Step;
 use crate::machine::Machine;
@@ -23,6 +23,11 @@ impl Step<Machine> for Controllers {
 
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
+            for service in [Service::KubeControllerManager, Service::KubeScheduler] {
+                if machine.in_pod(service) {
+                    static_pods::until_running(machine, name::CONTROLLERS, service).await?;
+                }
+            }
             let bus = services::connect().await?;
             for (service, program) in [
                 (

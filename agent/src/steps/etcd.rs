@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
-use super::{name, services};
+use super::{name, services, static_pods};
 use crate::error::{Code, Context, Error, Result};
 use crate::graph::Step;
 use crate::machine::Machine;
@@ -21,7 +21,10 @@ const KEY: &str = "/etc/kubernetes/pki/etcd/healthcheck-client.key";
 /// unit goes on trying meanwhile.
 const JOIN: Duration = Duration::from_secs(60);
 
-pub struct Etcd;
+pub struct Etcd {
+    /// Whether the kubelet runs it as a static pod.
+    pub in_pod: bool,
+}
 
 impl Step<Machine> for Etcd {
     fn name(&self) -> &'static str {
@@ -29,11 +32,19 @@ impl Step<Machine> for Etcd {
     }
 
     fn after(&self) -> &[&'static str] {
-        &[name::IDENTITY]
+        if self.in_pod {
+            &[name::CERTIFICATES, name::KUBELET]
+        } else {
+            &[name::CERTIFICATES]
+        }
     }
 
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
+            if self.in_pod {
+                static_pods::patiently(machine, Service::Etcd, until_healthy(machine)).await?;
+                return Ok("healthy, in its pod".to_owned());
+            }
             machine
                 .until_installed(name::ETCD, &["/opt/kubernetes/bin/etcd"])
                 .await;
@@ -60,6 +71,14 @@ struct Health {
     health: String,
     #[serde(default)]
     reason: String,
+}
+
+async fn until_healthy(machine: &Machine) -> Result<()> {
+    while let Err(error) = healthy(machine).await {
+        machine.status.detail(name::ETCD, error.story());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(())
 }
 
 async fn healthy(machine: &Machine) -> Result<()> {

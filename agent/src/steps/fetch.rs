@@ -1,45 +1,28 @@
 //! Downloads what this machine runs, verified, into the store (P21, F1, F2).
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::{self, StreamExt as _};
+use futures_util::future::{BoxFuture, join_all};
+use tokio::sync::OnceCell;
 
 use super::name;
-use crate::error::{Code, Error, Result};
+use crate::error::Result;
+use crate::fetch::{self, Board, Fetcher, Transfer};
 use crate::graph::Step;
 use crate::machine::Machine;
-use crate::sys::http::{self, Client, Download};
+use crate::retry::Backoff;
 use crate::sys::store::Store;
 use units::node_config::Artifact;
 
-/// The longest time without a byte before the next mirror's turn.
-const STALL: Duration = Duration::from_secs(30);
-/// How many artifacts are on their way at once.
-const PARALLEL: usize = 4;
+/// The pause after an artifact's first failure, and the longest one.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How often the status tells how far downloads came.
+const TELL: Duration = Duration::from_secs(1);
 
+/// What is known of mirrors is kept while the agent runs.
 #[derive(Default)]
 pub struct Fetch {
-    told: Told,
-}
-
-/// What was said last of each address, so that a mirror that is away for
-/// hours is one line in the journal (F29).
-#[derive(Default)]
-struct Told(Mutex<BTreeMap<String, String>>);
-
-impl Told {
-    fn warn(&self, url: &str, error: &Error) {
-        let story = error.story();
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.get(url) == Some(&story) {
-            return;
-        }
-        tracing::warn!(url, code = %error.code(), "{}: {}: {story}", name::FETCH, error.code());
-        told.insert(url.to_owned(), story);
-    }
+    fetcher: OnceCell<Fetcher>,
 }
 
 impl Step<Machine> for Fetch {
@@ -53,20 +36,20 @@ impl Step<Machine> for Fetch {
 
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
-            let store = Store::new(machine.root.clone());
-            store.sweep()?;
-            let mut missing = Vec::new();
-            for artifact in &machine.config.artifacts {
-                if store.has(artifact)? {
-                    install(machine, &store, artifact)?;
-                } else {
-                    missing.push(artifact);
-                }
-            }
-            let bytes = download_all(machine, &store, &missing, &self.told).await?;
+            let artifacts = &machine.config.artifacts;
+            let new = || async { Fetcher::new(Store::new(machine.root.clone()), fetch::limits()) };
+            let fetcher = self.fetcher.get_or_init(new).await;
+            let board = Board::new(artifacts);
+            let there = |artifact: &Artifact| {
+                board.stored(&artifact.name);
+                installed(machine, artifact);
+            };
+            let missing = fetcher.missing(artifacts, false, there).await?;
+            let bytes = download_all(machine, fetcher, &board, &missing).await;
+            collect(fetcher, artifacts).await;
             Ok(format!(
                 "{} artifacts, {} fetched ({} MB)",
-                machine.config.artifacts.len(),
+                artifacts.len(),
                 missing.len(),
                 bytes / 1_000_000
             ))
@@ -74,89 +57,100 @@ impl Step<Machine> for Fetch {
     }
 }
 
-/// Links a stored artifact into its place and tells who waits for it.
-fn install(machine: &Machine, store: &Store, artifact: &Artifact) -> Result<()> {
-    store.link(artifact)?;
+/// Tells who waits for an artifact that it is in its place.
+fn installed(machine: &Machine, artifact: &Artifact) {
     machine.installed.send_modify(|installed| {
         installed.extend(artifact.files.iter().map(|file| file.path.clone()));
     });
-    Ok(())
 }
 
-/// Downloads all, a few at once; what succeeded is installed even when others
-/// fail. Returns the bytes downloaded.
+/// Downloads all, each with attempts of its own until it is there, so that
+/// none waits for another's trouble. Returns the bytes downloaded.
 async fn download_all(
     machine: &Machine,
-    store: &Store,
+    fetcher: &Fetcher,
+    board: &Board,
     missing: &[&Artifact],
-    told: &Told,
-) -> Result<u64> {
+) -> u64 {
     if missing.is_empty() {
-        return Ok(0);
+        return 0;
     }
-    let client = http::download_client()?;
     let names: Vec<&str> = missing.iter().map(|a| a.name.as_str()).collect();
     let detail = format!("fetching {}", names.join(", "));
     machine.status.detail(name::FETCH, detail);
-    let downloads: Vec<_> = missing
-        .iter()
-        .map(|artifact| async {
-            let bytes = from_any_mirror(&client, store, artifact, told).await?;
-            install(machine, store, artifact)?;
-            Ok(bytes)
-        })
-        .collect();
-    let outcomes: Vec<Result<u64>> = stream::iter(downloads)
-        .buffer_unordered(PARALLEL)
-        .collect()
-        .await;
-    outcomes.into_iter().sum()
-}
-
-/// Tries the mirrors in their order; the last one's reason is the error's,
-/// the others' are logged.
-async fn from_any_mirror(
-    client: &Client,
-    store: &Store,
-    artifact: &Artifact,
-    told: &Told,
-) -> Result<u64> {
-    let mut last = None;
-    for url in &artifact.urls {
-        match from_mirror(client, store, artifact, url).await {
-            Ok(bytes) => return Ok(bytes),
-            Err(error) => {
-                told.warn(url, &error);
-                last = Some(error);
+    let all = join_all(
+        missing
+            .iter()
+            .map(|artifact| until_there(machine, fetcher, board, artifact)),
+    );
+    let told = async {
+        loop {
+            tokio::time::sleep(TELL).await;
+            if board.failure().is_none() {
+                machine.status.recovered(name::FETCH);
             }
+            machine
+                .status
+                .progress(name::FETCH, board.line(Instant::now()));
         }
+    };
+    tokio::select! {
+        bytes = all => bytes.into_iter().sum(),
+        () = told => 0,
     }
-    Err(last.unwrap_or_else(|| {
-        Error::new(
-            Code::ConfigInvalid,
-            format!("{} has no address to download from", artifact.name),
-        )
-    }))
 }
 
-async fn from_mirror(
-    client: &Client,
-    store: &Store,
+/// One artifact, for as long as it takes (F3).
+async fn until_there(
+    machine: &Machine,
+    fetcher: &Fetcher,
+    board: &Board,
     artifact: &Artifact,
-    url: &str,
-) -> Result<u64> {
-    let mut download = Download::start(client, url, STALL).await?;
-    let incoming = store.receive(artifact)?;
-    let mut bytes = 0;
-    while let Some(chunk) = download.chunk().await? {
-        bytes += chunk.len() as u64;
-        if !incoming.push(chunk).await {
-            break;
+) -> u64 {
+    let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+    let mut transfer = Transfer::new(artifact);
+    loop {
+        let failed = match transfer.round(fetcher, board).await {
+            Ok(bytes) => match fetcher.store().link(artifact) {
+                Ok(_) => {
+                    board.fetched(&artifact.name, bytes);
+                    installed(machine, artifact);
+                    return bytes;
+                }
+                Err(error) => error.into(),
+            },
+            Err(failed) => failed,
+        };
+        if failed.moved {
+            backoff.reset();
         }
+        let pause = backoff.pause().max(failed.pause.unwrap_or_default());
+        board.failed(&artifact.name, &failed.error, Some(pause));
+        let all = board.failure();
+        machine
+            .status
+            .failed(name::FETCH, all.as_ref().unwrap_or(&failed.error), pause);
+        tokio::time::sleep(pause).await;
     }
-    let outcome = incoming.finish().await;
-    outcome.map(|()| bytes).map_err(|error| {
-        let doing = format!("fetching {} from {url}", artifact.name);
-        Error::new(error.code(), doing).because(error.story())
-    })
+}
+
+/// Old versions go once the new ones are all there. The machine works without.
+async fn collect(fetcher: &Fetcher, artifacts: &[Artifact]) {
+    let (store, artifacts) = (fetcher.store().clone(), artifacts.to_vec());
+    let collected = tokio::task::spawn_blocking(move || store.collect(&artifacts)).await;
+    match collected {
+        Ok(Ok(removed)) if removed.is_empty() => {}
+        Ok(Ok(removed)) => {
+            let count = removed.len();
+            tracing::info!(
+                step = name::FETCH,
+                "removed {count} artifacts of earlier versions"
+            );
+        }
+        Ok(Err(error)) => tracing::warn!(
+            code = %error.code(),
+            "{}: {}: old versions are kept: {}", name::FETCH, error.code(), error.story()
+        ),
+        Err(error) => tracing::warn!("old versions are kept: {error}"),
+    }
 }

@@ -1,14 +1,21 @@
 //! The steps of a machine: one file each, and one line in [`of`].
 //!
 //! ```text
-//! identity ─┬─ etcd ─ apiserver ─┬─ controllers
-//!           │                    ├─ objects
-//!           └────────────────────┴─ wait ─┬─ peers
-//! address ─┬──────────────────────────────┴─ register ─┐
-//!          ├─ network ─────────────────────────────────┼─ start ─ ready
-//! kernel ──┴─ runtime ─────────────────────────────────┤
-//! fetch ───────────────────────────────────────────────┤
-//! preflight ───────────────────────────────────────────┴ (ready)
+//! identity ─┬─ certificates ─ etcd ─ apiserver ─┬─ controllers, objects, approve
+//!           │   (masters, etcd)                 │
+//!           └───────────────────────────────────┴─ wait ─ bootstrap ─┬─ peers
+//! address ─┬─────────────────────────────────────────────(pools)─────┴─ register ─┬─ certificates
+//!          ├─ network ────────────────────────────────────────────────────────────┼─ start ─ ready
+//! kernel ──┴─ runtime ────────────────────────────────────────────────────────────┤
+//! fetch ──────────────────────────────────────────────────────────────────────────┤
+//! balancer ─ (wait)
+//! hosts, preflight ───────────────────────────────────────────────────────────────┴ (ready)
+//! ```
+//!
+//! Where the control plane runs as static pods, the kubelet comes first:
+//!
+//! ```text
+//! certificates, address, runtime ─ kubelet ─ etcd ─ apiserver ─ wait ─ register ─ start ─ ready
 //! ```
 //!
 //! A step that needs one program waits for that program alone
@@ -16,11 +23,17 @@
 
 mod address;
 mod apiserver;
+mod approve;
+mod balancer;
+mod bootstrap;
+mod certificates;
 mod controllers;
 mod etcd;
 mod fetch;
+mod hosts;
 mod identity;
 mod kernel;
+mod kubelet;
 mod network;
 mod objects;
 mod peers;
@@ -28,8 +41,9 @@ mod preflight;
 mod ready;
 mod register;
 mod runtime;
-mod services;
+pub(crate) mod services;
 mod start;
+mod static_pods;
 mod wait_api;
 
 use std::sync::Arc;
@@ -37,17 +51,23 @@ use std::sync::Arc;
 use crate::graph::Step;
 use crate::machine::Machine;
 use units::NodeConfig;
-use units::node_config::Service;
+use units::node_config::{Registration, Service};
 
 /// The steps' names, as in the status and in `after`.
 mod name {
     pub const ADDRESS: &str = "address";
     pub const APISERVER: &str = "apiserver";
+    pub const APPROVE: &str = "approve";
+    pub const BALANCER: &str = "balancer";
+    pub const BOOTSTRAP: &str = "bootstrap";
+    pub const CERTIFICATES: &str = "certificates";
     pub const CONTROLLERS: &str = "controllers";
     pub const ETCD: &str = "etcd";
     pub const FETCH: &str = "fetch";
+    pub const HOSTS: &str = "hosts";
     pub const IDENTITY: &str = "identity";
     pub const KERNEL: &str = "kernel";
+    pub const KUBELET: &str = "kubelet";
     pub const NETWORK: &str = "network";
     pub const OBJECTS: &str = "objects";
     pub const PEERS: &str = "peers";
@@ -61,33 +81,77 @@ mod name {
 
 /// The steps of a machine with these services.
 pub fn of(config: &NodeConfig) -> Vec<Arc<dyn Step<Machine>>> {
-    let runs = |service| config.services.contains(&service);
+    let in_pods = !config.static_pods.is_empty();
+    let runs =
+        |service| config.services.contains(&service) || config.static_pods.contains(&service);
     let mut steps: Vec<Arc<dyn Step<Machine>>> = vec![
         Arc::new(preflight::Preflight),
         Arc::new(identity::Identity),
+        Arc::new(hosts::Hosts),
         Arc::new(fetch::Fetch::default()),
     ];
+    if let Some(settings) = &config.balancer {
+        steps.push(Arc::new(balancer::Balancer::new(settings.clone())));
+    }
+    let signs = runs(Service::Etcd) || runs(Service::KubeApiserver);
+    steps.push(Arc::new(certificates::Certificates { signs }));
     if runs(Service::Etcd) {
-        steps.push(Arc::new(etcd::Etcd));
+        let in_pod = config.static_pods.contains(&Service::Etcd);
+        steps.push(Arc::new(etcd::Etcd { in_pod }));
     }
     let apiserver = runs(Service::KubeApiserver);
     if apiserver {
-        let after_etcd = runs(Service::Etcd);
-        steps.push(Arc::new(apiserver::Apiserver { after_etcd }));
+        steps.push(Arc::new(apiserver::Apiserver {
+            after: match (runs(Service::Etcd), in_pods) {
+                (true, _) => &[name::CERTIFICATES, name::ETCD],
+                (false, true) => &[name::CERTIFICATES, name::KUBELET],
+                (false, false) => &[name::CERTIFICATES],
+            },
+        }));
         steps.push(Arc::new(controllers::Controllers));
         steps.push(Arc::new(objects::Objects));
+        steps.push(Arc::new(approve::Approve::default()));
     }
     if runs(Service::Kubelet) {
         steps.push(Arc::new(kernel::Kernel));
         steps.push(Arc::new(address::Address));
-        steps.push(Arc::new(runtime::Runtime));
+        if in_pods {
+            steps.push(Arc::new(kubelet::Kubelet));
+        }
+        steps.push(Arc::new(runtime::Runtime::default()));
         steps.push(Arc::new(network::Network::default()));
-        steps.push(Arc::new(wait_api::Wait {
-            after_apiserver: apiserver,
-        }));
-        steps.push(Arc::new(register::Register));
-        steps.push(Arc::new(peers::Peers::default()));
-        steps.push(Arc::new(start::Start));
+        let mut before = vec![name::IDENTITY];
+        if apiserver {
+            before.push(name::APISERVER);
+        }
+        if config.balancer.is_some() {
+            before.push(name::BALANCER);
+        }
+        steps.push(Arc::new(wait_api::Wait { after: before }));
+        let identified: &[&str] = if config.bootstrap.is_some() {
+            steps.push(Arc::new(bootstrap::Bootstrap));
+            &[name::BOOTSTRAP, name::ADDRESS]
+        } else {
+            &[name::WAIT, name::ADDRESS]
+        };
+        let (register, start): (_, &[&str]) = match config.node.registration {
+            Registration::Agent => (
+                identified,
+                &[name::REGISTER, name::RUNTIME, name::NETWORK, name::FETCH],
+            ),
+            // The network may need the Node's pod range, so it comes later.
+            Registration::Kubelet if config.bootstrap.is_some() => (
+                &[name::START],
+                &[name::BOOTSTRAP, name::ADDRESS, name::RUNTIME, name::FETCH],
+            ),
+            Registration::Kubelet => (
+                &[name::START],
+                &[name::WAIT, name::ADDRESS, name::RUNTIME, name::FETCH],
+            ),
+        };
+        steps.push(Arc::new(register::Register { after: register }));
+        steps.push(Arc::new(peers::Peers::new(&identified[..1])));
+        steps.push(Arc::new(start::Start { after: start }));
     }
     let after = steps.iter().map(|step| step.name()).collect();
     steps.push(Arc::new(ready::Ready { after }));
@@ -98,6 +162,7 @@ pub fn of(config: &NodeConfig) -> Vec<Arc<dyn Step<Machine>>> {
 mod tests {
     use super::*;
     use crate::graph::Graph;
+    use units::node_config::Bootstrap;
 
     #[test]
     fn every_set_of_services_is_a_graph() {
@@ -110,15 +175,49 @@ mod tests {
             Service::KubeScheduler,
         ];
         let etcd = [Service::Etcd];
+        let balancer = units::node_config::Balancer {
+            listen: "127.0.0.1:7443".parse().unwrap(),
+            servers: vec!["10.0.0.11:6443".to_owned()],
+        };
+        let token = Bootstrap {
+            pool: "workers".to_owned(),
+            expires: "2026-12-01T00:00:00Z".to_owned(),
+        };
         for services in [
             pods.to_vec(),
             etcd.to_vec(),
             [&pods[..], &control].concat(),
             [&pods[..], &control, &etcd].concat(),
         ] {
-            config.services = services;
-            let graph = Graph::new(of(&config)).unwrap();
-            assert_eq!(graph.names().last(), Some(name::READY));
+            // The same with the control plane in static pods (P36).
+            let (inside, outside): (Vec<_>, Vec<_>) = services
+                .iter()
+                .copied()
+                .partition(|s| control.contains(s) || etcd.contains(s));
+            let pods_too = services.contains(&Service::Kubelet) && !inside.is_empty();
+            let ways = [(services, Vec::new()), (outside, inside)];
+            let ways = ways.into_iter().take(if pods_too { 2 } else { 1 });
+            for (services, static_pods) in ways {
+                config.services = services;
+                config.static_pods = static_pods;
+                for bootstrap in [None, Some(&token)] {
+                    for registration in [Registration::Agent, Registration::Kubelet] {
+                        config.bootstrap = bootstrap.cloned();
+                        config.node.registration = registration;
+                        for balancer in [None, Some(&balancer)] {
+                            config.balancer = balancer.cloned();
+                            let graph = Graph::new(of(&config)).unwrap();
+                            let names: Vec<_> = graph.names().collect();
+                            assert_eq!(names.last(), Some(&name::READY));
+                            let place = |name| names.iter().position(|n| *n == name);
+                            if !config.static_pods.is_empty() {
+                                assert!(place(name::KUBELET) < place(name::APISERVER));
+                                assert!(place(name::WAIT) < place(name::REGISTER));
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -160,7 +160,7 @@ impl Network {
         let wanted = wanted::want(&Facts {
             network,
             cluster: &machine.config.cluster,
-            own: &machine.config.node.name,
+            own: &machine.name,
             addresses: &addresses,
             pod_cidrs: &pod_cidrs,
             peers: memory.peers.as_deref().unwrap_or_default(),

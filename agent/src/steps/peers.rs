@@ -16,8 +16,8 @@ use units::types::{NodeName, Role};
 
 const NODES: &str = "/api/v1/nodes";
 
-#[derive(Default)]
 pub struct Peers {
+    after: &'static [&'static str],
     known: Mutex<Known>,
 }
 
@@ -34,7 +34,7 @@ impl Step<Machine> for Peers {
     }
 
     fn after(&self) -> &[&'static str] {
-        &[name::WAIT]
+        self.after
     }
 
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
@@ -79,6 +79,14 @@ impl Step<Machine> for Peers {
 }
 
 impl Peers {
+    /// A step after those by which the machine has an identity.
+    pub fn new(after: &'static [&'static str]) -> Self {
+        Self {
+            after,
+            known: Mutex::default(),
+        }
+    }
+
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,21 +1,19 @@
 //! Is this machine a healthy member of its cluster: its Node Ready, and its
 //! kube-proxy healthy?
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::{name, services};
-use crate::error::{Code, Context, Error, Result};
+use crate::error::{Code, Error, Result};
 use crate::graph::Step;
 use crate::machine::Machine;
+use crate::supervise::place;
 use crate::sys::bus::Bus;
 use crate::sys::http;
 use units::node_config::Service;
-use units::paths;
 
 /// How long a Node may be on its way to Ready before that counts as a
 /// failure.
@@ -64,7 +62,7 @@ impl Step<Machine> for Ready {
 async fn until_ready(machine: &Machine) -> Result<()> {
     let api = machine.kubelet_api()?;
     let bus = services::connect().await?;
-    let path = format!("/api/v1/nodes/{}", machine.config.node.name);
+    let path = format!("/api/v1/nodes/{}", machine.name);
     loop {
         let node = condition(&api.get(&path).await?.unwrap_or_default());
         let services = match node {
@@ -95,19 +93,6 @@ async fn with_kubelet(reason: String, bus: &Bus) -> String {
     format!("{reason}; kubelet.service is {state}: see its journal")
 }
 
-/// The part of kube-proxy's configuration that says where it tells its health.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ProxyConfig {
-    #[serde(default = "default_health_address")]
-    healthz_bind_address: SocketAddr,
-}
-
-/// Source: Kubernetes API, kubeproxy.config.k8s.io/v1alpha1.
-fn default_health_address() -> SocketAddr {
-    SocketAddr::from(([0, 0, 0, 0], 10256))
-}
-
 /// A Node can be Ready while its services are unreachable, so ask kube-proxy
 /// as well: fine, or why not.
 async fn proxy_health(machine: &Machine, bus: &Bus) -> Result<(), String> {
@@ -115,12 +100,7 @@ async fn proxy_health(machine: &Machine, bus: &Bus) -> Result<(), String> {
         return Ok(());
     }
     let answered = async {
-        let text = machine.root.read_to_string(paths::KUBE_PROXY_CONFIG)?;
-        let config: ProxyConfig = serde_yaml::from_str(&text)
-            .context(Code::ConfigInvalid, || {
-                format!("reading {}", paths::KUBE_PROXY_CONFIG)
-            })?;
-        let url = format!("http://{}/livez", reachable(config.healthz_bind_address));
+        let url = place::kube_proxy(&machine.root)?;
         let asked = http::local_client()?.get(&url).send().await;
         let reply = asked.map_err(|error| http::refused(error, &url))?;
         reply
@@ -138,15 +118,6 @@ async fn proxy_health(machine: &Machine, bus: &Bus) -> Result<(), String> {
                 error.story()
             ))
         }
-    }
-}
-
-/// Where to connect to reach what listens on `address`.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
-        _ => address,
     }
 }
 

@@ -14,9 +14,16 @@ use crate::error::{Code, Error, Result};
 use crate::graph::Step;
 use crate::machine::{Machine, known};
 use crate::sys::api::Api;
-use units::node_config;
+use units::node_config::{self, Registration};
+use units::types::NodeName;
 
-pub struct Register;
+/// How long a kubelet that registers itself may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub struct Register {
+    /// The steps before it: the kubelet's start, if that makes the Node.
+    pub after: &'static [&'static str],
+}
 
 impl Step<Machine> for Register {
     fn name(&self) -> &'static str {
@@ -24,7 +31,7 @@ impl Step<Machine> for Register {
     }
 
     fn after(&self) -> &[&'static str] {
-        &[name::WAIT, name::ADDRESS]
+        self.after
     }
 
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
@@ -32,8 +39,13 @@ impl Step<Machine> for Register {
             let api = machine.kubelet_api()?;
             let addresses = known(&machine.addresses).await;
             let node = &machine.config.node;
-            let path = format!("/api/v1/nodes/{}", node.name);
-            let (found, told) = match plan(node, &addresses, api.get(&path).await?)? {
+            let path = format!("/api/v1/nodes/{}", machine.name);
+            let found = api.get(&path).await?;
+            let found = match (found, node.registration) {
+                (None, Registration::Kubelet) => Some(by_kubelet(machine, &api, &path).await?),
+                (found, _) => found,
+            };
+            let (found, told) = match plan(&machine.name, node, &addresses, found)? {
                 Plan::Create(body) => match api.create("/api/v1/nodes", &body).await? {
                     Some(created) => (created, "registered"),
                     // The kubelet was quicker; look again.
@@ -59,6 +71,28 @@ impl Step<Machine> for Register {
     }
 }
 
+/// The Node, once the kubelet has made it.
+async fn by_kubelet(machine: &Machine, api: &Api, path: &str) -> Result<Value> {
+    let waiting = "waiting for the kubelet to register";
+    machine.status.detail(name::REGISTER, waiting);
+    let made = async {
+        loop {
+            if let Some(found) = api.get(path).await? {
+                return Ok(found);
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, made)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::new(
+                Code::NotReady,
+                "the kubelet has not registered its Node: see its journal",
+            ))
+        })
+}
+
 /// What to do about the Node object.
 #[derive(Debug, PartialEq)]
 enum Plan {
@@ -67,9 +101,14 @@ enum Plan {
     Keep(Value),
 }
 
-fn plan(node: &node_config::Node, addresses: &[IpAddr], found: Option<Value>) -> Result<Plan> {
+fn plan(
+    name: &NodeName,
+    node: &node_config::Node,
+    addresses: &[IpAddr],
+    found: Option<Value>,
+) -> Result<Plan> {
     let Some(found) = found else {
-        return Ok(Plan::Create(new_node(node, addresses)));
+        return Ok(Plan::Create(new_node(name, node, addresses)));
     };
     let ranges = ranges_of(&found);
     if !node.pod_cidrs.is_empty() && !ranges.is_empty() && ranges != node.pod_cidrs {
@@ -97,24 +136,27 @@ fn plan(node: &node_config::Node, addresses: &[IpAddr], found: Option<Value>) ->
 
 /// The Node as it is born. The kubelet completes its status and the labels of
 /// its kind.
-fn new_node(node: &node_config::Node, addresses: &[IpAddr]) -> Value {
+fn new_node(name: &NodeName, node: &node_config::Node, addresses: &[IpAddr]) -> Value {
     let mut labels = node.labels.clone();
-    labels.insert("kubernetes.io/hostname".to_owned(), node.name.to_string());
+    labels.insert("kubernetes.io/hostname".to_owned(), name.to_string());
     labels.insert("kubernetes.io/os".to_owned(), "linux".to_owned());
     let mut spec = json!({"taints": node.taints});
     if let Some(first) = node.pod_cidrs.first() {
         spec["podCIDR"] = json!(first);
         spec["podCIDRs"] = json!(node.pod_cidrs);
     }
+    if let Some(id) = &node.provider_id {
+        spec["providerID"] = json!(id);
+    }
     let addresses: Vec<Value> = addresses
         .iter()
         .map(|address| json!({"type": "InternalIP", "address": address}))
-        .chain([json!({"type": "Hostname", "address": node.name})])
+        .chain([json!({"type": "Hostname", "address": name})])
         .collect();
     json!({
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": node.name, "labels": labels},
+        "metadata": {"name": name, "labels": labels},
         "spec": spec,
         "status": {"addresses": addresses},
     })
@@ -153,6 +195,10 @@ mod tests {
     use super::*;
     use units::NodeConfig;
 
+    fn name() -> NodeName {
+        "node-1".parse().unwrap()
+    }
+
     fn sample() -> node_config::Node {
         let text = include_str!("../../../units/testdata/node-v1.yaml");
         serde_yaml::from_str::<NodeConfig>(text).unwrap().node
@@ -160,7 +206,8 @@ mod tests {
 
     #[test]
     fn a_new_node_is_born_described() {
-        let Plan::Create(node) = plan(&sample(), &["10.0.0.11".parse().unwrap()], None).unwrap()
+        let Plan::Create(node) =
+            plan(&name(), &sample(), &["10.0.0.11".parse().unwrap()], None).unwrap()
         else {
             panic!("not created");
         };
@@ -176,20 +223,20 @@ mod tests {
             "metadata": {"labels": {"example.com/rack": "a1"}},
             "spec": {"podCIDRs": ["10.244.1.0/24"]},
         });
-        let kept = plan(&sample(), &[], Some(found.clone())).unwrap();
+        let kept = plan(&name(), &sample(), &[], Some(found.clone())).unwrap();
         assert_eq!(kept, Plan::Keep(found.clone()));
 
         let mut other_label = found.clone();
         other_label["metadata"]["labels"]["example.com/rack"] = json!("b2");
         let patch = json!({"metadata": {"labels": {"example.com/rack": "a1"}}});
         assert_eq!(
-            plan(&sample(), &[], Some(other_label)).unwrap(),
+            plan(&name(), &sample(), &[], Some(other_label)).unwrap(),
             Plan::Merge(patch)
         );
 
         let mut other_range = found;
         other_range["spec"]["podCIDRs"] = json!(["10.244.9.0/24"]);
-        let error = plan(&sample(), &[], Some(other_range)).unwrap_err();
+        let error = plan(&name(), &sample(), &[], Some(other_range)).unwrap_err();
         assert_eq!(error.code(), Code::PodRange);
     }
 }

@@ -1,17 +1,23 @@
 //! The container runtime: its configuration, its start, and that it really
 //! answers (F4, F27).
 
-use std::path::Path;
+mod config;
+mod toml;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 use super::{name, services};
+use crate::check;
 use crate::error::{Code, Error, Result};
 use crate::graph::Step;
 use crate::machine::Machine;
-use crate::sys::cri;
-use units::node_config::{self, CgroupDriver, Service};
+use crate::sys::root::Stat;
+use crate::sys::{cri, version};
+use units::node_config::{RuntimeSource, Service};
 use units::paths;
 
 /// How long containerd may take to answer after its start.
@@ -24,7 +30,13 @@ const PROGRAMS: [&str; 3] = [
     "/opt/kubernetes/bin/runc",
 ];
 
-pub struct Runtime;
+/// The containerd whose version is known, by its path and what lies there.
+type Known = (PathBuf, Option<Stat>, Option<u32>);
+
+#[derive(Default)]
+pub struct Runtime {
+    known: Mutex<Option<Known>>,
+}
 
 impl Step<Machine> for Runtime {
     fn name(&self) -> &'static str {
@@ -41,7 +53,8 @@ impl Step<Machine> for Runtime {
                 return Ok("none on this machine".to_owned());
             };
             machine.until_installed(name::RUNTIME, &PROGRAMS).await;
-            let text = configuration(runtime);
+            let major = self.major(machine, runtime.source).await;
+            let text = config::text(runtime, major);
             let path = paths::CONTAINERD_CONFIG;
             let changed = machine.root.write_atomic(path, text.as_bytes(), 0o644)?;
             let bus = services::connect().await?;
@@ -59,6 +72,39 @@ impl Step<Machine> for Runtime {
 
     fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
         Box::pin(tokio::time::sleep(Duration::from_secs(15)))
+    }
+}
+
+impl Runtime {
+    /// The major version of the containerd that will run. It is asked again
+    /// only when it is another one.
+    async fn major(&self, machine: &Machine, source: RuntimeSource) -> Option<u32> {
+        let path = match source {
+            RuntimeSource::Artifact => Some(PathBuf::from(PROGRAMS[0])),
+            RuntimeSource::Distribution => check::containerd(&machine.root),
+        }?;
+        let path = machine.root.path(path).canonicalize().ok()?;
+        let stat = machine.root.stat(&path).ok().flatten();
+        let known = self.known().clone();
+        if let Some((at, was, major)) = known
+            && at == path
+            && was == stat
+        {
+            return major;
+        }
+        let major = match version::of(&path).await {
+            Ok(printed) => config::major(&printed),
+            Err(error) => {
+                tracing::warn!(code = %error.code(), "{}", error.story());
+                None
+            }
+        };
+        *self.known() = Some((path, stat, major));
+        major
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Option<Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -80,34 +126,4 @@ async fn answering(machine: &Machine) -> Result<String> {
             format!("containerd does not answer after {} s", ANSWER.as_secs()),
         )
     })
-}
-
-/// containerd's configuration, version 2 of its schema: 1.7 reads it as it
-/// is, 2.x translates it while reading.
-/// Source: containerd's documentation, "CRI plugin config guide".
-fn configuration(runtime: &node_config::Runtime) -> String {
-    let image = &runtime.sandbox_image;
-    let systemd = runtime.cgroup_driver == CgroupDriver::Systemd;
-    let bin = paths::CNI_BIN;
-    format!(
-        r#"# Written by knode; what the settings say comes back.
-version = 2
-
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "{image}"
-
-[plugins."io.containerd.grpc.v1.cri".cni]
-  bin_dir = "{bin}"
-  conf_dir = "/etc/cni/net.d"
-
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-  runtime_type = "io.containerd.runc.v2"
-
-[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-  SystemdCgroup = {systemd}
-
-[plugins."io.containerd.grpc.v1.cri".registry]
-  config_path = "/etc/containerd/certs.d"
-"#
-    )
 }

@@ -1,5 +1,9 @@
 //! Starting services through systemd, which owns the processes.
 
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
 use crate::error::{Code, Context, Error, Result};
 use crate::sys::bus::{Bus, UnitState};
 use units::node_config::Service;
@@ -13,11 +17,28 @@ pub enum IfActive {
     Restart,
 }
 
-/// Connects to systemd.
+/// The agent's one connection: each costs both ends memory, and every look
+/// of every step a handshake.
+static BUS: Mutex<Option<Bus>> = Mutex::const_new(None);
+/// How long a connection that works takes to say so.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// A connection to systemd: the agent's own, made anew where it is lost.
+///
+/// # Errors
+///
+/// [`Code::Bus`]: there is no bus.
 pub async fn connect() -> Result<Bus> {
-    Bus::connect()
-        .await
-        .context(Code::Bus, || "connecting to systemd".to_owned())
+    let mut known = BUS.lock().await;
+    if let Some(bus) = known.as_ref()
+        && let Ok(Ok(())) = tokio::time::timeout(ANSWER, bus.ping()).await
+    {
+        return Ok(bus.clone());
+    }
+    let bus = Bus::connect().await;
+    let bus = bus.context(Code::Bus, || "connecting to systemd".to_owned())?;
+    *known = Some(bus.clone());
+    Ok(bus)
 }
 
 /// The service runs; says whether it had to be started.
@@ -51,6 +72,21 @@ pub async fn ensure_active(bus: &Bus, service: Service, if_active: IfActive) -> 
     }
 }
 
+/// The service runs with what it reads at its start, if it runs at all; says
+/// whether it was restarted.
+///
+/// # Errors
+///
+/// [`Code::UnitFailed`] with systemd's reason.
+pub async fn restart_if_active(bus: &Bus, service: Service) -> Result<bool> {
+    let unit = service.unit();
+    let look = || format!("looking at {unit}");
+    if !bus.unit(unit).await.context(Code::Bus, look)?.is_active() {
+        return Ok(false);
+    }
+    ensure_active(bus, service, IfActive::Restart).await
+}
+
 /// What systemd says of a service, in a few words.
 pub async fn describe(bus: &Bus, service: Service) -> String {
     match bus.unit(service.unit()).await {
@@ -63,7 +99,7 @@ pub async fn describe(bus: &Bus, service: Service) -> String {
 }
 
 /// How the service's last process ended, in words.
-fn end_of(state: &UnitState) -> String {
+pub(crate) fn end_of(state: &UnitState) -> String {
     match &state.service {
         Some(service) if service.exec_main_code == 1 => {
             format!(

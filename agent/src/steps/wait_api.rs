@@ -10,7 +10,8 @@ use crate::error::Result;
 use crate::graph::Step;
 use crate::machine::Machine;
 use crate::retry::Backoff;
-use crate::sys::api::{Api, Kubeconfig};
+use crate::sys::api::Api;
+use crate::sys::kubeconfig::Kubeconfig;
 use units::paths;
 
 /// The pause between the first attempts.
@@ -24,8 +25,9 @@ const EAGER_ATTEMPTS: u32 = 150;
 const PATIENT: Duration = Duration::from_secs(5);
 
 pub struct Wait {
-    /// Whether the API server is on this machine.
-    pub after_apiserver: bool,
+    /// The steps before it: the balancer, if the way is through it, and the API
+    /// server that is on this machine.
+    pub after: Vec<&'static str>,
 }
 
 impl Step<Machine> for Wait {
@@ -34,11 +36,7 @@ impl Step<Machine> for Wait {
     }
 
     fn after(&self) -> &[&'static str] {
-        if self.after_apiserver {
-            &[name::IDENTITY, name::APISERVER]
-        } else {
-            &[name::IDENTITY]
-        }
+        &self.after
     }
 
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
@@ -55,7 +53,8 @@ pub async fn until_ready(machine: &Machine, step: &str) -> Result<String> {
     let root = &machine.root;
     let server = Kubeconfig::parse(&root.read_to_string(paths::KUBELET_KUBECONFIG)?)?.server;
     let authority = root.read(paths::CA_CERT)?;
-    let own = server.contains("//127.0.0.1:");
+    // Behind the balancer's port are all machines' API servers.
+    let own = server.contains("//127.0.0.1:") && machine.config.balancer.is_none();
     let mut backoff = Backoff::new(FIRST, if own { FIRST * 2 } else { EAGER });
     loop {
         if backoff.attempts() == EAGER_ATTEMPTS && !own {

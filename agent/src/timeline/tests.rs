@@ -34,6 +34,8 @@ fn report(ready_after: Option<f64>, steps: Vec<StepReport>) -> Report {
         elapsed: 40.0,
         written: "2026-11-20T14:00:00Z".to_owned(),
         steps,
+        api_servers: Vec::new(),
+        services: Vec::new(),
         failure: None,
     }
 }

@@ -254,7 +254,7 @@ pub mod tests {
         want(&Facts {
             network,
             cluster: &config.cluster,
-            own: &config.node.name,
+            own: config.node.name.as_ref().unwrap(),
             addresses: &addresses,
             pod_cidrs: &ranges,
             peers,

@@ -1,0 +1,55 @@
+//! knode supervises: what runs on this machine is asked for its health, what
+//! does not answer for long is restarted, and what is known of it is kept
+//! before (P32, P34, F16 to F18, F27, F29).
+//!
+//! systemd restarts what ends. It cannot see what lives and does not work;
+//! that is for here. One task a service ([`warden`]) carries out what pure
+//! parts decide: [`health`] when, [`order`] which, [`crash`] whether it ends
+//! over and over, [`way_back`] whether a new program gives way to the last good
+//! one.
+
+pub mod crash;
+pub mod evidence;
+pub mod health;
+pub mod order;
+pub mod place;
+pub mod probe;
+mod warden;
+mod way_back;
+
+use std::future::pending;
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::machine::Machine;
+use crate::sys::http;
+use units::node_config::Service;
+
+/// Watches every service of the machine, for ever.
+pub async fn run(machine: Arc<Machine>) {
+    if let Err(error) = evidence::sweep(&machine.root) {
+        tracing::warn!(code = %error.code(), "old evidence stays: {}", error.story());
+    }
+    let client = match http::health_client() {
+        Ok(client) => client,
+        Err(error) => {
+            tracing::error!(code = %error.code(), "nothing is watched: {}", error.story());
+            return pending().await;
+        }
+    };
+    let mut wardens = JoinSet::new();
+    let board = warden::Board::default();
+    for service in &machine.config.services {
+        // Docker's state is Docker's and its operator's.
+        if *service != Service::Docker {
+            let (machine, board) = (Arc::clone(&machine), board.clone());
+            wardens.spawn(warden::watch(*service, machine, board, client.clone()));
+        }
+    }
+    // A warden never ends; one that panicked takes the agent with it, and
+    // systemd starts it anew.
+    if wardens.join_next().await.is_none() {
+        pending::<()>().await;
+    }
+}

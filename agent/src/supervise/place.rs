@@ -1,0 +1,131 @@
+//! Where each service tells its health, as this machine's configuration has it.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde_json::Value;
+
+use crate::error::{Code, Context as _, Error, Result};
+use crate::sys::kubeconfig::Kubeconfig;
+use crate::sys::root::Root;
+use units::node_config::Service;
+use units::paths;
+
+/// The controller manager talks to this master's own API server.
+const CONTROLLER_MANAGER: &str = "/etc/kubernetes/controller-manager.conf";
+
+/// How a service is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// By GET; anything from 200 to 299 is healthy.
+    Url(String),
+    /// By CRI's Version call on containerd's socket.
+    Cri,
+}
+
+/// Where to ask a service; `None` where it has nothing to ask.
+///
+/// # Errors
+///
+/// [`Code::ConfigInvalid`], [`Code::IdentityCert`], [`Code::Disk`]: its
+/// configuration does not tell.
+pub fn of(service: Service, root: &Root) -> Result<Option<Place>> {
+    let url = match service {
+        Service::Containerd => return Ok(Some(Place::Cri)),
+        Service::Docker => return Ok(None),
+        // A ring that lacks its quorum is not cured by restarting a member.
+        Service::Etcd => "http://127.0.0.1:2381/health?serializable=true".to_owned(),
+        Service::KubeApiserver => {
+            let text = root.read_to_string(CONTROLLER_MANAGER)?;
+            let server = Kubeconfig::parse(&text)?.server;
+            // Nor is a store that is away by restarting who asks it.
+            format!("{}/livez?exclude=etcd", server.trim_end_matches('/'))
+        }
+        Service::KubeControllerManager => "https://127.0.0.1:10257/healthz".to_owned(),
+        Service::KubeScheduler => "https://127.0.0.1:10259/healthz".to_owned(),
+        Service::Kubelet => match kubelet(root)? {
+            Some(url) => url,
+            None => return Ok(None),
+        },
+        Service::KubeProxy => kube_proxy(root)?,
+    };
+    Ok(Some(Place::Url(url)))
+}
+
+/// Source: Kubernetes API, kubelet.config.k8s.io/v1beta1.
+fn kubelet(root: &Root) -> Result<Option<String>> {
+    let config = configuration(root, paths::KUBELET_CONFIG)?;
+    let port = config["healthzPort"].as_u64().unwrap_or(10248);
+    let address = config["healthzBindAddress"].as_str();
+    let address: Option<IpAddr> = address.unwrap_or("127.0.0.1").parse().ok();
+    let address = address.zip(u16::try_from(port).ok());
+    let address = address.ok_or_else(|| no_address(paths::KUBELET_CONFIG))?;
+    // Port 0 is none.
+    Ok((port != 0).then(|| format!("http://{}/healthz", reachable(address.into()))))
+}
+
+/// Where kube-proxy tells its health.
+/// Source: Kubernetes API, kubeproxy.config.k8s.io/v1alpha1.
+///
+/// # Errors
+///
+/// [`Code::Disk`], [`Code::ConfigInvalid`]: its configuration does not tell.
+pub fn kube_proxy(root: &Root) -> Result<String> {
+    let config = configuration(root, paths::KUBE_PROXY_CONFIG)?;
+    let address = match config["healthzBindAddress"].as_str() {
+        Some(address) => address.parse().ok(),
+        None => Some(SocketAddr::from(([0, 0, 0, 0], 10256))),
+    };
+    let address = address.ok_or_else(|| no_address(paths::KUBE_PROXY_CONFIG))?;
+    Ok(format!("http://{}/livez", reachable(address)))
+}
+
+fn configuration(root: &Root, path: &str) -> Result<Value> {
+    let text = root.read_to_string(path)?;
+    serde_yaml::from_str(&text).context(Code::ConfigInvalid, || format!("reading {path}"))
+}
+
+fn no_address(path: &str) -> Error {
+    let what = format!("reading {path}: where health is told is no address");
+    Error::new(Code::ConfigInvalid, what)
+}
+
+/// Where to connect to reach what listens on `address`.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_asked_where_their_configuration_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        root.create_dir(paths::KUBERNETES, 0o755).unwrap();
+        let with = |path: &str, text: &str, service| {
+            root.write_atomic(path, text.as_bytes(), 0o600).unwrap();
+            of(service, &root)
+        };
+        let url = |text: &str| Some(Place::Url(text.to_owned()));
+        let proxy = |text| with(paths::KUBE_PROXY_CONFIG, text, Service::KubeProxy);
+        let kubelet = |text| with(paths::KUBELET_CONFIG, text, Service::Kubelet);
+        let usual = "kind: KubeProxyConfiguration\n";
+        assert_eq!(proxy(usual).unwrap(), url("http://127.0.0.1:10256/livez"));
+        let own = "healthzBindAddress: '[::]:1234'\n";
+        assert_eq!(proxy(own).unwrap(), url("http://[::1]:1234/livez"));
+        assert!(proxy("healthzBindAddress: x\n").is_err());
+        let usual = "kind: KubeletConfiguration\n";
+        assert_eq!(
+            kubelet(usual).unwrap(),
+            url("http://127.0.0.1:10248/healthz")
+        );
+        assert_eq!(kubelet("healthzPort: 0\n").unwrap(), None);
+        assert!(kubelet("healthzPort: 70000\n").is_err());
+        assert!(of(Service::KubeApiserver, &root).is_err());
+    }
+}
