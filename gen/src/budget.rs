@@ -126,7 +126,7 @@ fn too_large(plan: &NodePlan, size: Size, target: Target) -> Result<Finding> {
     help.push_str(&advice(size, target));
     Ok(Finding::new(format!(
         "user-data of {}: {} bytes{of_raw} is more than the {} that {} takes",
-        plan.hostname,
+        plan.name,
         grouped(counted),
         grouped(limit),
         target.platform

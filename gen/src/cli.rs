@@ -1,16 +1,22 @@
 //! The command line: flags in, one call out, errors told once.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
-use units::types::{NodeName, Role};
+use units::types::{Arch, NodeName, Role};
 
-use crate::commands::{certs, diff, init, kubeconfig, manual, render, sizes, user_data, validate};
+use crate::cluster::Endpoint;
+use crate::commands::shared::Several;
+use crate::commands::{
+    certs, diff, hardening, init, inventory, kubeconfig, lock, manual, render, schema, sizes,
+    terminal, user_data, validate,
+};
 use crate::format::Format;
+use crate::inventory::Form;
+use crate::pki::{Authority, Stage};
 use crate::platform::Platform;
 use crate::report::Report;
 use crate::workspace::{Asked, Input};
@@ -21,8 +27,9 @@ const OK: u8 = 0;
 const FAILED: u8 = 1;
 /// What was typed is wrong; nothing was written.
 const BAD_INPUT: u8 = 2;
-/// Certificates expire soon.
-const EXPIRING: u8 = 3;
+/// What was to be checked does not hold: certificates expire soon, or a score is
+/// too low.
+const CHECK_FAILED: u8 = 3;
 
 /// Turns one cluster settings file into one user-data document per machine.
 ///
@@ -41,6 +48,8 @@ First steps:
   kgen init                     write a commented cluster.yaml to change that
   kgen --role node --name node-1 > user-data
                                 one machine of cluster.yaml
+  kgen --pool workers > user-data
+                                any number of machines, which need not be listed
   kgen validate                 all that is wrong with it, before anything is made
   kgen render -o out            all machines: out/NAME/user-data, out/admin.conf
   kgen kubeconfig > admin.conf  the way in, for kubectl
@@ -79,8 +88,39 @@ struct UserDataArgs {
     #[arg(long)]
     name: Option<NodeName>,
 
+    /// One document for any number of machines: those of a pool of cluster.yaml
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["role", "name", "by_hostname"])]
+    pool: Option<NodeName>,
+
+    /// One document for all machines with the role node, which act by their
+    /// host names
+    #[arg(long, conflicts_with = "name")]
+    by_hostname: bool,
+
+    /// Only these of them
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        requires = "by_hostname"
+    )]
+    names: Vec<NodeName>,
+
     #[command(flatten)]
     target: TargetArgs,
+}
+
+impl UserDataArgs {
+    /// The machines that are to have one document, if several are.
+    fn several(&self) -> Option<Several> {
+        if let Some(pool) = &self.pool {
+            return Some(Several::Pool(pool.clone()));
+        }
+        self.by_hostname.then(|| Several::ByHostname {
+            role: self.role,
+            names: self.names.clone(),
+        })
+    }
 }
 
 /// In which form documents are sent.
@@ -151,7 +191,29 @@ enum Command {
         #[arg(long)]
         strict: bool,
     },
-    /// List the certificates in pki/, check when they expire, make them anew
+    /// Print the machines by role, as Ansible reads it
+    Inventory {
+        /// yaml, ini, or json as a dynamic inventory prints it
+        #[arg(long, default_value_t, value_name = "FORM")]
+        format: Form,
+    },
+    /// Pin what machines download: write kgen.lock with addresses, checksums
+    /// and sizes, as they are published
+    Lock(LockArgs),
+    /// Judge what would be rendered by the CIS Kubernetes Benchmark, before it runs
+    Hardening {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+
+        /// The exit status is 3 if the score is less
+        #[arg(long, value_name = "PERCENT")]
+        at_least: Option<usize>,
+    },
+    /// Print the JSON schema of cluster.yaml, for editors
+    Schema,
+    /// List the certificates and tokens in pki/, check when they expire, make
+    /// them anew
     #[command(subcommand)]
     Certs(Certs),
     /// Print what makes a shell complete kgen's words
@@ -165,12 +227,39 @@ enum Command {
         #[arg(value_name = "FOLDER")]
         out: PathBuf,
     },
-    /// Print the operator's kubeconfig
-    Kubeconfig {
-        /// One that works even when RBAC is broken; keep it apart
-        #[arg(long)]
-        super_admin: bool,
-    },
+    /// Print the operator's kubeconfig, or put it into the one that is there
+    Kubeconfig(KubeconfigArgs),
+}
+
+/// What to pin, and from where.
+#[derive(Debug, Args)]
+struct LockArgs {
+    /// For this processor, amd64 or arm64, and not for those of the settings;
+    /// may be given more than once
+    #[arg(long, value_name = "ARCH")]
+    arch: Vec<Arch>,
+
+    /// Which version, as in kubernetes=1.36.1 or etcd=3.6.14; none: as the
+    /// settings and the lock say
+    #[arg(long, value_name = "NAME=VERSION")]
+    version: Vec<String>,
+
+    /// Read MIRROR/dl.k8s.io/PATH instead of https://dl.k8s.io/PATH, and let
+    /// machines do so too; of several, in this order
+    #[arg(long, value_name = "MIRROR")]
+    mirror: Vec<String>,
+
+    /// Leave the network alone: take what kgen and kgen.lock know
+    #[arg(long)]
+    offline: bool,
+
+    /// Download everything from everywhere, and check the bytes themselves
+    #[arg(long, conflicts_with = "offline")]
+    verify: bool,
+
+    /// Print the lock and write nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// What to do with certificates.
@@ -192,13 +281,88 @@ enum Certs {
         #[arg(long)]
         json: bool,
     },
+    /// Replace authorities in stages, so that no machine is cut off
+    RotateCa {
+        /// Which: cluster, etcd, front-proxy or all
+        #[arg(default_value = "all", value_parser = authorities, value_name = "WHICH")]
+        which: Authorities,
+
+        #[command(flatten)]
+        stage: StageArgs,
+    },
+    /// Replace the key that signs service accounts' tokens, in stages
+    RotateSa {
+        #[command(flatten)]
+        stage: StageArgs,
+    },
     /// Make certificates and their keys anew; authorities are kept
     Renew {
-        /// Those of a name (nodes/master/apiserver, admin), a machine (master)
-        /// or a kind (apiserver); none: all
+        /// Those of a name (nodes/master/apiserver, admin, pools/workers), a
+        /// machine (master) or a kind (apiserver); none: all certificates
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+}
+
+/// Whose kubeconfig, and where to.
+#[derive(Debug, Args)]
+struct KubeconfigArgs {
+    /// One that works even when RBAC is broken; keep it apart
+    #[arg(long)]
+    super_admin: bool,
+
+    /// Another address of the API server: a URL or HOST[:PORT]
+    #[arg(long, value_name = "URL")]
+    server: Option<Endpoint>,
+
+    /// Put cluster, user and context into a kubeconfig that is there, and keep
+    /// all else in it; none named: kubectl's, from KUBECONFIG or ~/.kube/config
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    merge: Option<Option<PathBuf>>,
+
+    /// What context and cluster are called in it
+    #[arg(long, value_name = "NAME", requires = "merge", value_parser = context)]
+    context: Option<String>,
+
+    /// Make it the current context even if another one is
+    #[arg(long = "use", requires = "merge")]
+    make_current: bool,
+}
+
+fn context(text: &str) -> Result<String, String> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Err("a name is of visible characters without spaces".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+/// How far to go.
+#[derive(Debug, Args)]
+struct StageArgs {
+    /// prepare (the new one is made, and trusted beside the old), switch (the
+    /// new one signs) or finish (the old one is trusted no longer); none: say
+    /// which is next
+    #[arg(long)]
+    stage: Option<Stage>,
+
+    /// Do not wait a day after the stage before: every machine has been made
+    /// anew from its documents
+    #[arg(long, requires = "stage")]
+    now: bool,
+}
+
+/// The authorities that one word means.
+#[derive(Debug, Clone)]
+struct Authorities(Vec<Authority>);
+
+fn authorities(text: &str) -> Result<Authorities, String> {
+    if text == "all" {
+        return Ok(Authorities(Authority::ALL.to_vec()));
+    }
+    match Authority::ALL.into_iter().find(|a| a.name() == text) {
+        Some(authority) => Ok(Authorities(vec![authority])),
+        None => Err("use cluster, etcd, front-proxy or all".to_owned()),
+    }
 }
 
 /// Runs the program.
@@ -220,6 +384,7 @@ fn run(cli: Cli) -> Result<u8> {
         None => user_data::run(&user_data::UserData {
             input,
             role: cli.user_data.role,
+            several: cli.user_data.several(),
             name: cli.user_data.name,
             asked: cli.user_data.target.into(),
         }),
@@ -252,15 +417,51 @@ fn run(cli: Cli) -> Result<u8> {
             asked: target.into(),
             strict,
         }),
+        Some(Command::Inventory { format }) => inventory::run(input, format),
+        Some(Command::Lock(pin)) => lock::run(&lock::Pin {
+            input,
+            archs: &pin.arch,
+            versions: &pin.version,
+            mirrors: &pin.mirror,
+            offline: pin.offline,
+            verify: pin.verify,
+            dry_run: pin.dry_run,
+        }),
+        Some(Command::Hardening { json, at_least }) => {
+            let held = hardening::run(input, json, at_least)?;
+            return Ok(if held { OK } else { CHECK_FAILED });
+        }
+        Some(Command::Schema) => schema::run(),
         Some(Command::Certs(Certs::List { json })) => certs::list(input, json),
         Some(Command::Certs(Certs::Check { days, json })) => {
             let soon = certs::check(input, days, json)?;
-            return Ok(if soon { EXPIRING } else { OK });
+            return Ok(if soon { CHECK_FAILED } else { OK });
         }
+        Some(Command::Certs(Certs::RotateCa { which, stage })) => certs::rotate(&certs::Rotate {
+            input,
+            authorities: &which.0,
+            stage: stage.stage,
+            now: stage.now,
+        }),
+        Some(Command::Certs(Certs::RotateSa { stage })) => certs::rotate(&certs::Rotate {
+            input,
+            authorities: &[],
+            stage: stage.stage,
+            now: stage.now,
+        }),
         Some(Command::Certs(Certs::Renew { names })) => certs::renew(input, &names),
         Some(Command::Completions { shell }) => manual::completions(Cli::command(), shell),
         Some(Command::Man { out }) => manual::pages(Cli::command(), &out),
-        Some(Command::Kubeconfig { super_admin }) => kubeconfig::run(input, super_admin),
+        Some(Command::Kubeconfig(args)) => kubeconfig::run(&kubeconfig::Kubeconfig {
+            input,
+            super_admin: args.super_admin,
+            server: args.server.as_ref(),
+            merge: args.merge.map(|file| kubeconfig::Merge {
+                file,
+                context: args.context.as_deref(),
+                make_current: args.make_current,
+            }),
+        }),
     };
     done.map(|()| OK)
 }
@@ -269,7 +470,7 @@ fn run(cli: Cli) -> Result<u8> {
 fn told(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<Report>() {
         Some(report) => {
-            eprint!("{}", report.render(std::io::stderr().is_terminal()));
+            eprint!("{}", report.render(terminal::in_colour()));
             BAD_INPUT
         }
         None => {

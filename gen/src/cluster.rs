@@ -2,20 +2,26 @@
 //! done. It holds no secrets and may be printed.
 
 mod derive;
+mod endpoint;
+mod pools;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
-use serde_json::Value;
-use units::node_config::{CgroupDriver, NetworkMode, RuntimeSource};
+use serde_json::{Map, Value};
+use units::node_config::{CgroupDriver, HostAlias, NetworkMode, Registration, RuntimeSource};
 use units::types::{Arch, NodeName, Role, Taint};
+
+pub use pools::Shared;
 
 use crate::format::Format;
 use crate::platform::Platform;
 use crate::ranges::nth_address;
 use crate::settings::Checked;
-pub use crate::settings::{Args, Endpoint, Host, KubernetesVersion, ServiceAccountKey};
+pub use crate::settings::{
+    Args, ArtifactSources, Endpoint, Host, Images, KubernetesVersion, ServiceAccountKey,
+};
 
 /// A cluster.
 #[derive(Debug, Clone)]
@@ -56,17 +62,35 @@ pub struct Cluster {
     pub sandbox_image: String,
     /// How containers get their control groups.
     pub cgroup_driver: CgroupDriver,
+    /// Laid over containerd's configuration.
+    pub containerd: Map<String, Value>,
     /// The machines, in listing order.
     pub machines: Vec<Machine>,
+    /// What documents are for that are for several machines: the machines of a
+    /// pool, or all nodes.
+    pub pools: Vec<Machine>,
+    /// Whether machines reach all masters through a port of their own.
+    pub balanced: bool,
     /// Whether etcd runs on the masters, as it does unless there are machines
     /// for it alone.
     pub stacked_etcd: bool,
+    /// Whether the kubelet runs the masters' control plane, as static pods.
+    pub static_pods: bool,
+    /// Where images come from.
+    pub images: Images,
     /// What the operator lays over our configuration.
     pub overrides: Overrides,
     /// More names in the API server's certificate.
     pub cert_sans: Vec<Host>,
     /// The kind of key that signs service account tokens.
     pub service_account_key: ServiceAccountKey,
+    /// The port on which Docker daemons are reached over TLS; none: they are
+    /// not.
+    pub docker_port: Option<u16>,
+    /// Names of addresses, besides those of the machines.
+    pub host_aliases: Vec<HostAlias>,
+    /// Whether machines know each other's names without DNS.
+    pub resolve_machines: bool,
 }
 
 /// What the operator lays over our configuration of other programs.
@@ -86,10 +110,10 @@ pub struct Overrides {
     pub scheduler: Args,
 }
 
-/// A machine.
+/// A machine, or several that have one document.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// The Node's name.
+    /// The Node's name; of several, what they have in common is called so.
     pub name: NodeName,
     /// What it does.
     pub role: Role,
@@ -104,6 +128,15 @@ pub struct Machine {
     pub labels: BTreeMap<String, String>,
     /// Taints of its Node.
     pub taints: Vec<Taint>,
+    /// Laid over the cluster's KubeletConfiguration, one after the other.
+    pub kubelet: Vec<Value>,
+    /// Who makes its Node object.
+    pub registration: Registration,
+    /// What a cloud calls it.
+    pub provider_id: Option<String>,
+    /// What several machines with this document share, if it is for several:
+    /// they come by a token, and are called by their host names.
+    pub shared: Option<Shared>,
 }
 
 impl Machine {
@@ -119,13 +152,14 @@ impl Cluster {
         let s = checked.settings();
         let pod_cidrs: Vec<IpNet> = s.network.pod_cidrs.iter().map(|n| n.value).collect();
         let endpoint = derive::endpoint(s);
+        let machines = derive::machines(s, &pod_cidrs);
         Self {
             name: s.name.clone(),
             version: s.version,
             format: s.format,
             platform: s.platform,
             gzip: s.gzip,
-            api_port: derive::api_port(s, &endpoint),
+            api_port: s.api_port(),
             endpoint,
             domain: s.network.domain.clone(),
             service_cidrs: s.network.service_cidrs.iter().map(|n| n.value).collect(),
@@ -137,8 +171,13 @@ impl Cluster {
             runtime_source: s.runtime.source,
             sandbox_image: s.runtime.sandbox_image.clone(),
             cgroup_driver: s.runtime.cgroup_driver,
+            containerd: s.runtime.config.clone(),
             stacked_etcd: s.of_role(Role::Etcd).next().is_none(),
-            machines: derive::machines(s, &pod_cidrs),
+            pools: pools::shared(s, &machines),
+            machines,
+            balanced: s.balanced(),
+            static_pods: s.static_pods,
+            images: s.images.clone(),
             pod_cidrs,
             overrides: Overrides {
                 kubelet: s.kubelet.clone(),
@@ -150,12 +189,30 @@ impl Cluster {
             },
             cert_sans: s.cert_sans.clone(),
             service_account_key: s.service_account_key,
+            docker_port: s.docker_port,
+            host_aliases: s.host_aliases.iter().map(|a| a.value.clone()).collect(),
+            resolve_machines: s.network.resolve_machines,
         }
     }
 
     /// The machine called `name`.
     pub fn machine(&self, name: &str) -> Option<&Machine> {
         self.machines.iter().find(|m| m.name.as_str() == name)
+    }
+
+    /// Whom there are documents for: every machine that shares none, and those
+    /// that share one.
+    pub fn documents(&self) -> impl Iterator<Item = &Machine> {
+        let own = |m: &&Machine| !self.pools.iter().any(|pool| pool.has_host(&m.name));
+        self.machines.iter().filter(own).chain(&self.pools)
+    }
+
+    /// Whether a machine's kubelet asks the cluster for its serving
+    /// certificate, once it knows its addresses. Where any machine does, those
+    /// do whose addresses are not known beforehand, so that every kubelet can
+    /// be reached by its address.
+    pub fn asks_to_serve(&self, machine: &Machine) -> bool {
+        machine.shared.is_some() || (!self.pools.is_empty() && machine.addresses.is_empty())
     }
 
     /// The machines of a role.
@@ -177,22 +234,9 @@ impl Cluster {
         machine.role == Role::Etcd || (machine.role == Role::Master && self.stacked_etcd)
     }
 
-    /// The address by which a master's API server is told to others: of the
-    /// family of services.
-    pub fn advertised(&self, master: &Machine) -> Option<IpAddr> {
-        let net = self.service_cidrs.first()?;
-        let family = |a: &&IpAddr| a.is_ipv4() == net.addr().is_ipv4();
-        master.addresses.iter().find(family).copied()
-    }
-
-    /// How a program on `machine` reaches the API server: its own where there
-    /// is one.
-    pub fn api_url(&self, machine: &Machine) -> String {
-        if machine.role == Role::Master {
-            format!("https://127.0.0.1:{}", self.api_port)
-        } else {
-            self.endpoint.to_string()
-        }
+    /// The port of this machine's Docker daemon, where it is exposed.
+    pub fn docker_on(&self, machine: &Machine) -> Option<u16> {
+        self.docker_port.filter(|_| machine.role.runs_kubelet())
     }
 
     /// The addresses of the `kubernetes` service, one a family.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::landing::Landing;
+use crate::system::Owner;
 
 /// Lines around a difference that are shown too.
 const CONTEXT: usize = 2;
@@ -12,6 +13,7 @@ const LINES: usize = 2000;
 /// The differences between what is there and what would be, as text; empty if
 /// there are none. The contents of `secrets`, by path, are not shown.
 pub fn between(old: &Landing, new: &Landing, secrets: &BTreeSet<String>) -> String {
+    let (before, after) = (old, new);
     let mut text = String::new();
     let mut tell = |line: String| {
         text.push_str(&line);
@@ -25,6 +27,28 @@ pub fn between(old: &Landing, new: &Landing, secrets: &BTreeSet<String>) -> Stri
     }
     for unit in new.enabled.difference(&old.enabled) {
         tell(format!("{unit}: enabled"));
+    }
+    let accounts: BTreeSet<&String> = old.keys.keys().chain(new.keys.keys()).collect();
+    for account in accounts {
+        let of = |landing: &Landing| landing.keys.get(account).cloned().unwrap_or_default();
+        let (was, is) = (of(old), of(new));
+        let shown = if account.is_empty() {
+            "the image's account"
+        } else {
+            account
+        };
+        for key in was.iter().filter(|key| !is.contains(key)) {
+            tell(format!("ssh: a key of {shown} removed: {}", comment(key)));
+        }
+        for key in is.iter().filter(|key| !was.contains(key)) {
+            tell(format!("ssh: a key of {shown} added: {}", comment(key)));
+        }
+    }
+    for package in old.packages.iter().filter(|p| !new.packages.contains(p)) {
+        tell(format!("package {package}: no longer installed"));
+    }
+    for package in new.packages.iter().filter(|p| !old.packages.contains(p)) {
+        tell(format!("package {package}: installed"));
     }
     let paths: BTreeSet<&String> = old.files.keys().chain(new.files.keys()).collect();
     for path in paths {
@@ -42,6 +66,14 @@ pub fn between(old: &Landing, new: &Landing, secrets: &BTreeSet<String>) -> Stri
             (Some((was, old)), Some((is, new))) => {
                 if was != is {
                     tell(format!("{path}: mode {was:04o} → {is:04o}"));
+                }
+                let owner = |landing: &Landing| match landing.owners.get(path) {
+                    Some(owner) => owner.clone(),
+                    None => Owner::ROOT.to_owned(),
+                };
+                let (owned, owns) = (owner(before), owner(after));
+                if owned != owns {
+                    tell(format!("{path}: owner {owned} → {owns}"));
                 }
                 let lines = if old == new {
                     String::new()
@@ -62,6 +94,15 @@ pub fn between(old: &Landing, new: &Landing, secrets: &BTreeSet<String>) -> Stri
         }
     }
     text
+}
+
+/// What a key says of itself: its type and comment.
+fn comment(key: &str) -> String {
+    let mut words: Vec<&str> = key.split_whitespace().collect();
+    if words.len() > 1 {
+        words.remove(1);
+    }
+    words.join(" ")
 }
 
 /// Whether a file of which nothing is known is not to be shown.

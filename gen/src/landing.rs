@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::format::Format;
 use crate::lint::{self, cloud_config, ignition};
 use crate::report::{Report, Source};
+use crate::system::Owner;
 use crate::yaml::{self, Node};
 
 /// Where units are on a machine.
@@ -20,6 +21,12 @@ pub struct Landing {
     pub files: BTreeMap<String, (u32, Vec<u8>)>,
     /// The units that are enabled.
     pub enabled: BTreeSet<String>,
+    /// Path → owner, of files that are not root's.
+    pub owners: BTreeMap<String, String>,
+    /// Account → keys that open it; the image's own account is `""`.
+    pub keys: BTreeMap<String, Vec<String>>,
+    /// Packages that are installed.
+    pub packages: Vec<String>,
 }
 
 impl Landing {
@@ -44,12 +51,21 @@ impl Landing {
             let mode = file.string("permissions").unwrap_or("0644");
             let text = file.string("content").unwrap_or_default();
             let bytes = cloud_config::decoded(text, file.string("encoding").unwrap_or_default());
+            let path = file.string("path").unwrap_or_default();
             landing.add(
-                file.string("path").unwrap_or_default(),
+                path,
                 u32::from_str_radix(mode, 8).unwrap_or(0o644),
                 bytes.unwrap_or_else(|| text.as_bytes().to_vec()),
             );
+            landing.owned(path, file.string("owner").unwrap_or(Owner::ROOT));
         }
+        landing.keys("", root.list("ssh_authorized_keys"));
+        for user in root.list("users") {
+            let name = user.string("name").unwrap_or_default();
+            landing.keys(name, user.list("ssh_authorized_keys"));
+        }
+        let packages = root.list("packages").iter().filter_map(Node::text);
+        landing.packages = packages.map(str::to_owned).collect();
         for unit in root.get("coreos").into_iter().flat_map(|c| c.list("units")) {
             landing.unit(unit, ["content", "drop_ins", "enable"]);
         }
@@ -87,11 +103,19 @@ impl Landing {
                 None => format!("(fetched from {url})\n").into_bytes(),
             };
             let mode = file.string("mode").and_then(|mode| mode.parse().ok());
-            landing.add(
-                file.string("path").unwrap_or_default(),
-                mode.unwrap_or(0o644),
-                bytes,
-            );
+            let path = file.string("path").unwrap_or_default();
+            landing.add(path, mode.unwrap_or(0o644), bytes);
+            let part = |key| {
+                let owner = file.get(key)?;
+                owner.string("id").or_else(|| owner.string("name"))
+            };
+            let (user, group) = (part("user"), part("group"));
+            let owner = [user.unwrap_or("root"), group.unwrap_or("root")].join(":");
+            landing.owned(path, &owner);
+        }
+        for user in root.get("passwd").into_iter().flat_map(|p| p.list("users")) {
+            let name = user.string("name").unwrap_or_default();
+            landing.keys(name, user.list("sshAuthorizedKeys"));
         }
         for unit in root
             .get("systemd")
@@ -108,6 +132,25 @@ impl Landing {
 
     fn add(&mut self, path: &str, mode: u32, bytes: Vec<u8>) {
         self.files.insert(path.to_owned(), (mode, bytes));
+    }
+
+    fn owned(&mut self, path: &str, owner: &str) {
+        if owner != Owner::ROOT {
+            self.owners.insert(path.to_owned(), owner.to_owned());
+        }
+    }
+
+    fn keys(&mut self, user: &str, keys: &[Node]) {
+        let keys: Vec<String> = keys
+            .iter()
+            .filter_map(Node::text)
+            .map(str::to_owned)
+            .collect();
+        // The account that images with Ignition have for this.
+        let user = if user == "core" { "" } else { user };
+        if !keys.is_empty() {
+            self.keys.insert(user.to_owned(), keys);
+        }
     }
 
     /// A unit with its drop-ins, by the names that a language has for them.

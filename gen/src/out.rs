@@ -1,58 +1,32 @@
 //! The one writer of files: all or nothing, and never with a looser mode than
 //! asked for, not even for a moment.
 //!
-//! Files are written in batches: all of a batch are on the disk under temporary
-//! names before the first is renamed, so that a file system commits twice a
-//! batch and not twice a file.
+//! What is to be written is gathered in a [`Stage`]. When it is committed, all of
+//! it is on the disk under temporary names before the first file is renamed, so
+//! that a file system commits twice and not twice a file. A large stage goes to
+//! its temporary files while it is gathered: thousands of documents are never in
+//! memory at once.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tempfile::TempPath;
+use zeroize::Zeroizing;
 
 /// The mode of anything with a key in it.
 pub const SECRET_MODE: u32 = 0o600;
 /// The mode of what everybody may read.
 pub const PUBLIC_MODE: u32 = 0o644;
-/// How many files are written at once.
-const BATCH: usize = 512;
+/// So many bytes are gathered before they go to temporary files.
+const GATHERED: usize = 4 << 20;
+/// More files than this are synced with their whole file system at once.
+const ONE_BY_ONE: usize = 32;
 
-/// One thing to do.
-#[derive(Debug)]
-pub enum Job<'b> {
-    /// Make a file have these bytes and this mode.
-    Write {
-        /// The file; its folder is made, for its owner alone.
-        path: PathBuf,
-        /// The bytes.
-        bytes: &'b [u8],
-        /// The permission bits.
-        mode: u32,
-    },
-    /// Take a file away.
-    Remove {
-        /// The file.
-        path: PathBuf,
-    },
-}
-
-impl Job<'_> {
-    fn path(&self) -> &Path {
-        match self {
-            Self::Write { path, .. } | Self::Remove { path } => path,
-        }
-    }
-
-    fn removes(&self, file: &Path) -> bool {
-        matches!(self, Self::Remove { path } if path == file)
-    }
-}
-
-/// What a job did.
+/// What a file became.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// There was no such file.
@@ -65,79 +39,181 @@ pub enum Change {
     Removed,
 }
 
-/// Does the jobs in their order, and says what each did.
-pub fn apply(jobs: &[Job<'_>]) -> Result<Vec<Change>> {
-    let mut changes = Vec::with_capacity(jobs.len());
-    for batch in jobs.chunks(BATCH) {
-        changes.extend(apply_batch(batch)?);
-    }
-    Ok(changes)
+/// Files to be written and taken away, in their order. Nothing of it is to be seen
+/// before [`Stage::commit`], and nothing is left of one that goes without it.
+#[derive(Debug, Default)]
+pub struct Stage {
+    gathered: Vec<Wanted>,
+    bytes: usize,
+    staged: Vec<Staged>,
+    removed: BTreeSet<PathBuf>,
+    /// Folders in which something changes.
+    folders: BTreeSet<PathBuf>,
+    /// Folders that were made for it, the outer ones first.
+    made: Vec<PathBuf>,
+    committed: bool,
 }
 
-fn apply_batch(jobs: &[Job<'_>]) -> Result<Vec<Change>> {
-    let mut changes = Vec::with_capacity(jobs.len());
-    let mut staged = Vec::new();
-    let mut folders = BTreeSet::new();
-    for job in jobs {
-        let gone = jobs[..changes.len()].iter().any(|j| j.removes(job.path()));
-        let (change, temporary) = stage(job, gone, &mut folders)?;
-        if change != Change::Unchanged {
-            staged.push((job, temporary));
+#[derive(Debug)]
+enum Wanted {
+    Write {
+        path: PathBuf,
+        bytes: Zeroizing<Vec<u8>>,
+        mode: u32,
+    },
+    Remove(PathBuf),
+}
+
+#[derive(Debug)]
+struct Staged {
+    path: PathBuf,
+    change: Change,
+    temporary: Option<TempPath>,
+}
+
+impl Stage {
+    /// Makes a file have these bytes and this mode; its folder is made where
+    /// there is none, for its owner alone.
+    pub fn write(
+        &mut self,
+        path: impl Into<PathBuf>,
+        bytes: impl Into<Vec<u8>>,
+        mode: u32,
+    ) -> Result<()> {
+        let (path, bytes) = (path.into(), Zeroizing::new(bytes.into()));
+        self.bytes += bytes.len();
+        self.gathered.push(Wanted::Write { path, bytes, mode });
+        if self.bytes > GATHERED {
+            self.stage()?;
         }
-        changes.push(change);
+        Ok(())
     }
-    for temporary in staged
-        .iter()
-        .filter_map(|(_, temporary)| temporary.as_ref())
-    {
-        sync(temporary)?;
+
+    /// Takes a file away, which has to be there.
+    pub fn remove(&mut self, path: impl Into<PathBuf>) {
+        self.gathered.push(Wanted::Remove(path.into()));
     }
-    for (job, temporary) in staged {
-        match (job, temporary) {
-            (Job::Write { path, .. }, Some(temporary)) => temporary
-                .persist(path)
-                .map_err(|e| e.error)
-                .with_context(|| format!("writing {}", path.display()))?,
-            (Job::Remove { path } | Job::Write { path, .. }, _) => {
-                fs::remove_file(path).with_context(|| format!("removing {}", path.display()))?
+
+    /// Takes over what another stage gathered, of other files.
+    pub fn append(&mut self, mut other: Self) -> Result<()> {
+        self.bytes += other.bytes;
+        self.gathered.append(&mut other.gathered);
+        self.staged.append(&mut other.staged);
+        self.removed.append(&mut other.removed);
+        self.folders.append(&mut other.folders);
+        self.made.append(&mut other.made);
+        if self.bytes > GATHERED {
+            self.stage()?;
+        }
+        Ok(())
+    }
+
+    /// Does all of it in its order, and says what each did.
+    pub fn commit(mut self) -> Result<Vec<(PathBuf, Change)>> {
+        self.stage()?;
+        let temporaries = self.staged.iter().filter_map(|s| s.temporary.as_deref());
+        sync_all(temporaries)?;
+        self.committed = true;
+        let mut changes = Vec::with_capacity(self.staged.len());
+        for staged in std::mem::take(&mut self.staged) {
+            let path = staged.path;
+            match (staged.change, staged.temporary) {
+                (Change::Unchanged, _) => {}
+                (_, Some(temporary)) => temporary
+                    .persist(&path)
+                    .map_err(|e| e.error)
+                    .with_context(|| format!("writing {}", path.display()))?,
+                (_, None) => fs::remove_file(&path)
+                    .with_context(|| format!("removing {}", path.display()))?,
             }
+            changes.push((path, staged.change));
         }
+        sync_all(self.folders.iter().map(PathBuf::as_path))?;
+        Ok(changes)
     }
-    folders.iter().try_for_each(|folder| sync(folder))?;
-    Ok(changes)
+
+    /// Brings what was gathered to the disk, under temporary names.
+    fn stage(&mut self) -> Result<()> {
+        self.bytes = 0;
+        for wanted in std::mem::take(&mut self.gathered) {
+            let staged = match wanted {
+                Wanted::Remove(path) => {
+                    self.folders.insert(folder_of(&path).to_owned());
+                    self.removed.insert(path.clone());
+                    Staged {
+                        path,
+                        change: Change::Removed,
+                        temporary: None,
+                    }
+                }
+                Wanted::Write { path, bytes, mode } => self.stage_one(path, &bytes, mode)?,
+            };
+            self.staged.push(staged);
+        }
+        Ok(())
+    }
+
+    fn stage_one(&mut self, path: PathBuf, bytes: &[u8], mode: u32) -> Result<Staged> {
+        let change = if self.removed.contains(&path) {
+            Change::Created
+        } else {
+            compare(&path, bytes, mode)?
+        };
+        if change == Change::Unchanged {
+            return Ok(Staged {
+                path,
+                change,
+                temporary: None,
+            });
+        }
+        let folder = folder_of(&path);
+        if !folder.is_dir() {
+            self.make_folder(folder)?;
+        }
+        self.folders.insert(folder.to_owned());
+        let temporary = temporary(folder, bytes, mode)
+            .with_context(|| format!("writing {}", path.display()))?;
+        Ok(Staged {
+            path,
+            change,
+            temporary: Some(temporary),
+        })
+    }
+
+    fn make_folder(&mut self, folder: &Path) -> Result<()> {
+        let missing: Vec<PathBuf> = folder
+            .ancestors()
+            .take_while(|f| !f.as_os_str().is_empty() && !f.is_dir())
+            .map(Path::to_owned)
+            .collect();
+        for folder in missing.into_iter().rev() {
+            match DirBuilder::new().mode(0o700).create(&folder) {
+                Ok(()) => {}
+                // Another stage of this program was quicker.
+                Err(_) if folder.is_dir() => continue,
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("making the folder {}", folder.display()));
+                }
+            }
+            self.folders.insert(folder_of(&folder).to_owned());
+            self.made.push(folder);
+        }
+        Ok(())
+    }
 }
 
-/// Everything of a job but the last step; notes the folders it changes. `gone`
-/// is whether an earlier job takes the file away.
-fn stage(
-    job: &Job<'_>,
-    gone: bool,
-    folders: &mut BTreeSet<PathBuf>,
-) -> Result<(Change, Option<TempPath>)> {
-    let (path, bytes, mode) = match job {
-        Job::Remove { path } => {
-            folders.insert(folder_of(path).to_owned());
-            return Ok((Change::Removed, None));
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if self.committed {
+            return;
         }
-        Job::Write { path, bytes, mode } => (path, *bytes, *mode),
-    };
-    let change = if gone {
-        Change::Created
-    } else {
-        compare(path, bytes, mode)?
-    };
-    if change == Change::Unchanged {
-        return Ok((change, None));
+        self.staged.clear();
+        for folder in self.made.iter().rev() {
+            // One that others use by now stays.
+            fs::remove_dir(folder).ok();
+        }
     }
-    let folder = folder_of(path);
-    if !folder.is_dir() {
-        private_folder(folder)?;
-        folders.insert(folder_of(folder).to_owned());
-    }
-    folders.insert(folder.to_owned());
-    let temporary =
-        temporary(folder, bytes, mode).with_context(|| format!("writing {}", path.display()))?;
-    Ok((change, Some(temporary)))
 }
 
 fn compare(path: &Path, bytes: &[u8], mode: u32) -> Result<Change> {
@@ -173,14 +249,6 @@ fn temporary(folder: &Path, bytes: &[u8], mode: u32) -> io::Result<TempPath> {
     Ok(temporary.into_temp_path())
 }
 
-fn private_folder(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("making the folder {}", path.display()))
-}
-
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -188,10 +256,29 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-fn sync(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .with_context(|| format!("syncing {}", path.display()))
+/// Everything is on the disk: file by file, or by file systems where there are
+/// many, which is what they are quickest at.
+fn sync_all<'p>(paths: impl Iterator<Item = &'p Path> + Clone) -> Result<()> {
+    if paths.clone().count() <= ONE_BY_ONE {
+        return paths.into_iter().try_for_each(|path| {
+            open(path)?
+                .sync_all()
+                .with_context(|| format!("syncing {}", path.display()))
+        });
+    }
+    let mut synced = BTreeSet::new();
+    for path in paths {
+        let meta = fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+        if synced.insert(meta.dev()) {
+            nix::unistd::syncfs(open(path)?)
+                .with_context(|| format!("syncing the file system of {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).with_context(|| format!("opening {}", path.display()))
 }
 
 #[cfg(test)]
@@ -199,8 +286,9 @@ mod tests {
     use super::*;
 
     fn write(path: &Path, bytes: &[u8], mode: u32) -> Change {
-        let path = path.to_owned();
-        apply(&[Job::Write { path, bytes, mode }]).unwrap()[0]
+        let mut stage = Stage::default();
+        stage.write(path, bytes, mode).unwrap();
+        stage.commit().unwrap()[0].1
     }
 
     #[test]
@@ -226,47 +314,80 @@ mod tests {
     }
 
     #[test]
-    fn jobs_are_done_in_their_order() {
+    fn everything_is_done_in_its_order() {
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str| dir.path().join(name);
         fs::write(file("a"), "old").unwrap();
-        let path = file("a");
-        let jobs = [
-            Job::Remove { path: path.clone() },
-            Job::Write {
-                path: file("b"),
-                bytes: b"b",
-                mode: SECRET_MODE,
-            },
-            // Even where it is written again as it was.
-            Job::Write {
-                path,
-                bytes: b"old",
-                mode: PUBLIC_MODE,
-            },
-        ];
-        let changes = apply(&jobs).unwrap();
+        let mut stage = Stage::default();
+        stage.remove(file("a"));
+        stage.write(file("b"), *b"b", SECRET_MODE).unwrap();
+        // Even where it is written again as it was.
+        stage.write(file("a"), *b"old", PUBLIC_MODE).unwrap();
+        let changes = stage.commit().unwrap();
+        let changes: Vec<Change> = changes.into_iter().map(|(_, change)| change).collect();
         assert_eq!(changes, [Change::Removed, Change::Created, Change::Created]);
         assert_eq!(fs::read(file("a")).unwrap(), b"old");
         assert_eq!(fs::read(file("b")).unwrap(), b"b");
     }
 
     #[test]
-    fn a_batch_that_fails_leaves_every_file_as_it_was() {
+    fn what_fails_leaves_every_file_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a");
         fs::write(&file, "old").unwrap();
-        let job = |path: PathBuf| Job::Write {
-            path,
-            bytes: b"new",
-            mode: SECRET_MODE,
-        };
-        let error = apply(&[job(file.clone()), job(file.join("below"))]).unwrap_err();
+        let mut stage = Stage::default();
+        stage.write(&file, *b"new", SECRET_MODE).unwrap();
+        stage
+            .write(dir.path().join("f/g/h"), *b"new", SECRET_MODE)
+            .unwrap();
+        stage
+            .write(file.join("below"), *b"new", SECRET_MODE)
+            .unwrap();
+        let error = stage.commit().unwrap_err();
         assert!(
             format!("{error:#}").contains("making the folder"),
             "{error:#}"
         );
         assert_eq!(fs::read(&file).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_large_stage_is_on_the_disk_before_it_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let names: Vec<PathBuf> = (0..100)
+            .map(|i| dir.path().join(format!("d/{i}")))
+            .collect();
+        let gather = || {
+            let mut stage = Stage::default();
+            for name in &names {
+                stage
+                    .write(name, vec![7; GATHERED / 64], SECRET_MODE)
+                    .unwrap();
+            }
+            stage
+        };
+        let stage = gather();
+        assert!(stage.bytes <= GATHERED);
+        let there = fs::read_dir(dir.path().join("d")).unwrap();
+        for entry in there {
+            let entry = entry.unwrap();
+            assert!(entry.file_name().to_str().unwrap().starts_with(".kgen-"));
+            assert_eq!(
+                entry.metadata().unwrap().permissions().mode() & 0o777,
+                0o600
+            );
+        }
+        drop(stage);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let changes = gather().commit().unwrap();
+        assert!(changes.iter().all(|(_, change)| *change == Change::Created));
+        assert!(
+            names
+                .iter()
+                .all(|name| fs::metadata(name).unwrap().len() > 0)
+        );
+        let again = gather().commit().unwrap();
+        assert!(again.iter().all(|(_, change)| *change == Change::Unchanged));
     }
 }

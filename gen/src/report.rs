@@ -100,9 +100,11 @@ impl Report {
         }
     }
 
-    /// Adds what another report found.
+    /// Adds what another report found, and this one did not.
     pub fn extend(&mut self, other: Report) {
-        self.findings.extend(other.findings);
+        for finding in other.findings {
+            self.add(finding);
+        }
     }
 
     /// The findings, in the order in which they were found.
@@ -229,7 +231,7 @@ impl Diagnostic {
         };
         let source = finding.place.as_ref().map(|place| {
             let (name, range) = part(place);
-            NamedSource::new(name, place.source.text()[range].to_owned())
+            NamedSource::new(name, place.source.shown(range))
         });
         let label = finding.place.as_ref().map(|place| {
             let (_, range) = part(place);

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -21,6 +22,7 @@ use crate::plan::{NodePlan, Parts};
 use crate::platform::Platform;
 use crate::report::{Finding, Report, Source};
 use crate::settings;
+use crate::system::System;
 use crate::yaml;
 
 /// The settings file, where no other is named.
@@ -48,6 +50,8 @@ pub struct Workspace {
     pub builtin: bool,
     /// What in the settings is worth a second thought.
     pub warnings: Report,
+    /// What machines are given besides Kubernetes.
+    pub system: System,
     lock: Lock,
 }
 
@@ -71,18 +75,28 @@ impl Workspace {
             return Err(Report::from(finding.help("kgen init writes one to begin with")).into());
         }
         let checked = match text {
-            Some(text) => settings::load_with(&Source::new(path.display().to_string(), text), set),
+            Some(text) => settings::load_with(
+                &Source::new(path.display().to_string(), text),
+                set,
+                Some(&folder),
+            ),
             None => Ok(settings::builtin(fallback)),
         };
         let lock = load_lock(&folder)?;
         match (checked, lock) {
-            (Ok(checked), Ok(lock)) => Ok(Self {
-                folder,
-                cluster: Cluster::new(&checked),
-                builtin,
-                warnings: checked.warnings().clone(),
-                lock,
-            }),
+            (Ok(checked), Ok(lock)) => {
+                let cluster = Cluster::new(&checked);
+                let settings = checked.settings();
+                let lock = lock.narrowed(&settings.artifacts, &processors(&cluster))?;
+                Ok(Self {
+                    folder,
+                    cluster,
+                    builtin,
+                    warnings: checked.warnings().clone(),
+                    system: settings.system.clone(),
+                    lock,
+                })
+            }
             (checked, lock) => {
                 let mut report = checked.err().unwrap_or_default();
                 report.extend(lock.err().unwrap_or_default());
@@ -106,11 +120,18 @@ impl Workspace {
             return match candidates[..] {
                 [only] => self.machine_named(only),
                 [] => Err(Finding::new(format!("no machine has {role}"))
-                    .help("add one to nodes in cluster.yaml")
+                    .help(format!(
+                        "add one to nodes in cluster.yaml{}",
+                        self.other_ways()
+                    ))
                     .into()),
                 _ => Err(
                     Finding::new(format!("several machines have {role}: say which"))
-                        .help(format!("--name one of {}", candidates.join(", ")))
+                        .help(format!(
+                            "--name one of {}{}",
+                            candidates.join(", "),
+                            self.other_ways()
+                        ))
                         .into(),
                 ),
             };
@@ -124,6 +145,16 @@ impl Workspace {
             .into()),
             _ => Ok(machine),
         }
+    }
+
+    /// What else there are documents for.
+    fn other_ways(&self) -> String {
+        let pools = self.cluster.pools.iter();
+        let flags = pools.map(|pool| match pool.is_pool() {
+            true => format!(", or --pool {}", pool.name),
+            false => ", or --by-hostname".to_owned(),
+        });
+        flags.collect()
     }
 
     fn machine_named(&self, name: &str) -> Result<&Machine, Report> {
@@ -142,6 +173,12 @@ impl Workspace {
                 .help(help)
                 .into()
         })
+    }
+
+    /// Where the lock is, whether it is there or not.
+    pub fn lock_path(&self) -> PathBuf {
+        let path = self.folder.join(LOCK);
+        path.strip_prefix(".").unwrap_or(&path).to_owned()
     }
 
     /// Opens `pki/`, waiting for any other kgen that has it.
@@ -167,9 +204,7 @@ impl Workspace {
 
     /// Where machines find knode.
     pub fn knode(&self) -> Result<Vec<KnodeSource>> {
-        let mut needed: Vec<Arch> = self.cluster.machines.iter().map(|m| m.arch).collect();
-        needed.sort_unstable();
-        needed.dedup();
+        let needed = processors(&self.cluster);
         let beside = std::env::current_exe()
             .ok()
             .and_then(|exe| Some(exe.parent()?.join("knode")));
@@ -187,17 +222,21 @@ impl Workspace {
         let wanted = Wanted {
             role: machine.role,
             etcd: self.cluster.runs_etcd(machine),
+            static_pods: self.cluster.static_pods,
             arch: machine.arch,
             kubernetes: &version,
             runtime: self.cluster.runtime_source,
         };
         let artifacts = artifacts::select(&self.lock, wanted)?;
+        let etcd = self.lock.newest("etcd", machine.arch);
         let plan = NodePlan::new(Parts {
             cluster: &self.cluster,
             machine,
             material,
             artifacts: &artifacts,
+            etcd_version: etcd.map(|entry| entry.version.as_str()),
             knode,
+            system: &self.system,
         })?;
         lint::plan(&plan)?;
         Ok(plan)
@@ -234,9 +273,18 @@ pub fn user_data(plan: &NodePlan, target: Target) -> Result<Zeroizing<Vec<u8>>> 
 
 /// Writes a plan in a language and looks at the result once more.
 pub fn document(plan: &NodePlan, format: Format) -> Result<Document> {
+    dialect::check(plan, format)?;
     let document = dialect::render(plan, format)?;
     lint::ours(&document, format)?;
     Ok(document)
+}
+
+/// The processors of all machines.
+fn processors(cluster: &Cluster) -> Vec<Arch> {
+    let mut archs: Vec<Arch> = cluster.documents().map(|m| m.arch).collect();
+    archs.sort_unstable();
+    archs.dedup();
+    archs
 }
 
 /// The folder of the settings file.
@@ -258,6 +306,12 @@ fn load_lock(folder: &Path) -> Result<Result<Lock, Report>> {
         Some(text) => Lock::load(&Source::new(shown, text)),
         None => Lock::builtin(),
     })
+}
+
+/// A file that was typed; none if there is no such file.
+pub fn source(path: &Path) -> Result<Option<Arc<Source>>> {
+    let text = read(path)?;
+    Ok(text.map(|text| Source::new(path.display().to_string(), text)))
 }
 
 /// The text of a file; none if there is no such file.

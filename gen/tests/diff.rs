@@ -54,8 +54,8 @@ fn a_changed_setting_is_shown_where_it_lands() {
                 "      labels:",
                 "  -     example.com/rack: a1",
                 "  +     example.com/rack: a2",
-                "    network:",
-                "      mode: vxlan",
+                "    hostAliases:",
+                "    - ip: \"10.0.0.10\"",
                 "",
             ]
             .join("\n"),

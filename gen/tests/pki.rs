@@ -211,7 +211,7 @@ fn what_is_there_is_used_again() {
     let before = folder.tree();
     let told = String::from_utf8(folder.run(&["render", "-o", "out"]).stderr).unwrap();
     assert_eq!(folder.tree(), before);
-    assert_eq!(told, "kgen: 6 files as they were\n");
+    assert_eq!(told, "kgen: 8 files as they were\n");
 }
 
 #[test]

@@ -54,10 +54,11 @@ fn both_languages_bring_the_same_files() {
             panic!("{:?}", coreos.coreos)
         };
         assert_eq!(
-            (unit.name.as_str(), unit.enable, unit.command.as_str()),
-            (&*target, true, "start")
+            (unit.name.as_str(), unit.enable, unit.command.as_deref()),
+            (&*target, true, Some("start"))
         );
-        assert!(unit.content.contains("DefaultDependencies=no"));
+        let content = unit.content.as_deref().unwrap();
+        assert!(content.contains("DefaultDependencies=no"));
         assert_eq!(
             cloud_init.runcmd,
             [
@@ -288,7 +289,7 @@ fn without_settings_everything_is_assumed_and_said() {
     assert!(config.node.pod_cidrs.is_empty());
     let node = folder.user_data(&["--role", "worker", "--name", "w-1"]);
     let config = node_config(&Document::parse(&node));
-    assert_eq!(config.node.name.as_str(), "w-1");
+    assert_eq!(config.node.name.unwrap().as_str(), "w-1");
     assert_eq!(config.cluster.endpoint, "https://master:6443");
 }
 
@@ -355,7 +356,7 @@ fn what_a_worker_gets() {
     0600 /etc/kubernetes/kube-proxy.conf
     0644 /etc/kubernetes/kube-proxy.yaml
     0600 /etc/kubernetes/kubelet.conf
-    0644 /etc/kubernetes/kubelet.yaml
+    0600 /etc/kubernetes/kubelet.yaml
     0644 /etc/kubernetes/pki/ca.crt
     0644 /etc/kubernetes/pki/kubelet.crt
     0600 /etc/kubernetes/pki/kubelet.key

@@ -200,7 +200,10 @@ fn warnings_are_told_and_fatal_when_strict() {
     let masters = "nodes:\n- {name: a, role: master, address: 10.0.0.1}\n\
         - {name: b, role: master, address: 10.0.0.2}\n- {name: c, role: master, address: 10.0.0.3}\n";
     for (settings, why) in [
-        (masters.to_owned(), "endpoint: is one of 3 masters"),
+        (
+            format!("balancer: false\n{masters}"),
+            "endpoint: is one of 3 masters",
+        ),
         (
             format!("endpoint: 10.0.0.2\n{masters}"),
             "endpoint: is one of 3 masters",
@@ -230,10 +233,17 @@ fn warnings_are_told_and_fatal_when_strict() {
             .unwrap();
         assert_eq!(output.status.code(), Some(2), "{settings}");
     }
-    let folder = Folder::with(&format!("endpoint: api.example.com\n{masters}"));
-    folder.write(
-        "kgen.lock",
-        &lock(&"00".repeat(32), &[("amd64", "http://a/k")]),
-    );
-    folder.run(&["validate", "--strict"]);
+    // A balancer on each machine is a way to all of them.
+    for settings in [
+        format!("endpoint: api.example.com\n{masters}"),
+        masters.to_owned(),
+        format!("endpoint: 10.0.0.2\nbalancer: true\n{masters}"),
+    ] {
+        let folder = Folder::with(&settings);
+        folder.write(
+            "kgen.lock",
+            &lock(&"00".repeat(32), &[("amd64", "http://a/k")]),
+        );
+        folder.run(&["validate", "--strict"]);
+    }
 }

@@ -39,7 +39,7 @@ impl Package {
     /// Whether the package can come packed like this: a single program can
     /// come plain.
     pub fn takes(&self, packing: Packing) -> bool {
-        packing == Packing::TarGz || self.programs.len() == 1
+        packing.is_archive() || self.programs.len() == 1
     }
 }
 
@@ -49,6 +49,16 @@ const fn needed(name: &'static str) -> Binary {
         required: true,
     }
 }
+
+/// The programs of a master whose control plane comes as images.
+pub const WITHOUT_CONTROL_PLANE: &[Binary] = &[
+    needed("kubelet"),
+    needed("kube-proxy"),
+    Binary {
+        name: "kubectl",
+        required: false,
+    },
+];
 
 /// The programs of a Kubernetes release that a role runs; kubectl is there for
 /// whoever looks after the control plane.

@@ -64,11 +64,14 @@ pub fn sources(lock: &Lock, needed: &[Arch], beside: Option<&Path>) -> Result<Ve
             _ => None,
         };
         match local {
-            Some(sha256) => sources.push(KnodeSource {
-                arch,
-                sha256,
-                url: format!("{RELEASE_URL}/knode-linux-{arch}"),
-            }),
+            Some(sha256) => {
+                let places = lock.places(&format!("{RELEASE_URL}/knode-linux-{arch}"));
+                sources.extend(places.into_iter().map(|url| KnodeSource {
+                    arch,
+                    sha256: sha256.clone(),
+                    url,
+                }));
+            }
             None if needed.contains(&arch) => report.add(missing(arch)),
             None => {}
         }

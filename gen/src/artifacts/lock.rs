@@ -45,7 +45,9 @@ pub struct Entry {
 /// Everything that can be had; the operator's entries come first.
 #[derive(Debug, Clone, Default)]
 pub struct Lock {
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
+    /// Where everything is looked for first.
+    pub(super) mirrors: Vec<String>,
 }
 
 impl Lock {
@@ -54,6 +56,7 @@ impl Lock {
         let source = Source::new("the built-in lock", include_str!("builtin.yaml"));
         Ok(Self {
             entries: read(&source, Origin::Builtin)?,
+            mirrors: Vec::new(),
         })
     }
 
@@ -71,7 +74,15 @@ impl Lock {
             })
             .collect::<Vec<_>>();
         entries.extend(added);
-        Ok(Self { entries })
+        Ok(Self {
+            entries,
+            mirrors: Vec::new(),
+        })
+    }
+
+    /// Every entry, the operator's first.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
     /// The entries of a name for a processor.
@@ -156,10 +167,12 @@ fn entry(r: &mut Reader, node: &Node, path: &str, origin: Origin) -> Option<Entr
     let digest = digest(r, &mut o);
     let size = o.read(r, "size", Reader::parse::<u64>);
     let packing = o.read(r, "packing", |r, n, p| {
-        r.parse_with(n, p, |text| match text {
-            "plain" => Ok(Packing::Plain),
-            "tar.gz" => Ok(Packing::TarGz),
-            _ => Err(format!("unknown packing {text:?}: use plain or tar.gz")),
+        r.parse_with(n, p, |text| {
+            let named = Packing::ALL.into_iter().find(|p| p.as_str() == text);
+            named.ok_or_else(|| {
+                let names = Packing::ALL.map(Packing::as_str).join(", ");
+                format!("unknown packing {text:?}: use one of {names}")
+            })
         })
     });
     o.finish(r);
@@ -213,16 +226,24 @@ fn digest(r: &mut Reader, o: &mut Object<'_>) -> Option<Digest> {
     }
 }
 
-fn packing_of(urls: &[String]) -> Packing {
-    let archive = urls.first().is_some_and(|url| {
-        let path = url.split(['?', '#']).next().unwrap_or(url);
-        path.ends_with(".tar.gz") || path.ends_with(".tgz")
-    });
-    if archive {
-        Packing::TarGz
-    } else {
-        Packing::Plain
-    }
+/// How the bytes are packed, by the ending of the first address.
+pub fn packing_of(urls: &[String]) -> Packing {
+    const ENDINGS: [(&str, Packing); 8] = [
+        (".tar.gz", Packing::TarGz),
+        (".tgz", Packing::TarGz),
+        (".tar.xz", Packing::TarXz),
+        (".tar.zst", Packing::TarZst),
+        (".tar", Packing::Tar),
+        (".gz", Packing::Gz),
+        (".xz", Packing::Xz),
+        (".zst", Packing::Zst),
+    ];
+    let url = urls.first().map_or("", String::as_str);
+    let path = url.split(['?', '#']).next().unwrap_or(url);
+    ENDINGS
+        .into_iter()
+        .find(|(ending, _)| path.ends_with(ending))
+        .map_or(Packing::Plain, |(_, packing)| packing)
 }
 
 #[cfg(test)]

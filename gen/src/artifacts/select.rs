@@ -1,6 +1,6 @@
 //! Which entries of the lock a machine downloads: a pure choice.
 
-use units::node_config::{Artifact, ArtifactFile, Packing, RuntimeSource};
+use units::node_config::{Artifact, ArtifactFile, RuntimeSource};
 use units::paths;
 use units::types::{Arch, Role};
 
@@ -15,6 +15,8 @@ pub struct Wanted<'v> {
     pub role: Role,
     /// Whether a member of etcd runs on it.
     pub etcd: bool,
+    /// Whether the kubelet runs the control plane, from images.
+    pub static_pods: bool,
     /// Its processor.
     pub arch: Arch,
     /// The cluster's Kubernetes version.
@@ -23,11 +25,19 @@ pub struct Wanted<'v> {
     pub runtime: RuntimeSource,
 }
 
+impl Wanted<'_> {
+    /// Whether the machine gets its control plane as images.
+    fn in_pods(&self) -> bool {
+        self.static_pods && self.role == Role::Master
+    }
+}
+
 /// The downloads of a machine, or everything that the lock lacks.
 pub fn select(lock: &Lock, wanted: Wanted<'_>) -> Result<Vec<Artifact>, Report> {
     let mut report = Report::default();
     let mut artifacts = kubernetes(lock, wanted, &mut report);
-    for package in catalogue::packages(wanted.role, wanted.etcd, wanted.runtime) {
+    let etcd = wanted.etcd && !wanted.in_pods();
+    for package in catalogue::packages(wanted.role, etcd, wanted.runtime) {
         artifacts.extend(one_package(lock, wanted, package, &mut report));
     }
     report.into_result()?;
@@ -38,11 +48,20 @@ pub fn select(lock: &Lock, wanted: Wanted<'_>) -> Result<Vec<Artifact>, Report> 
 /// otherwise the archive, which then spares the separate downloads. A single
 /// program that the operator's lock names is taken in any case.
 fn kubernetes(lock: &Lock, wanted: Wanted<'_>, report: &mut Report) -> Vec<Artifact> {
-    let binaries = catalogue::binaries(wanted.role);
-    let (archive_name, folder) = catalogue::archive(wanted.role);
+    let (binaries, (archive_name, folder)) = if wanted.in_pods() {
+        (
+            catalogue::WITHOUT_CONTROL_PLANE,
+            catalogue::archive(Role::Node),
+        )
+    } else {
+        (
+            catalogue::binaries(wanted.role),
+            catalogue::archive(wanted.role),
+        )
+    };
     let single = |b: &Binary| {
         lock.exact(b.name, wanted.kubernetes, wanted.arch)
-            .filter(|e| e.packing == Packing::Plain)
+            .filter(|e| !e.packing.is_archive())
     };
     let all_single = binaries.iter().all(|b| !b.required || single(b).is_some());
     let archive = lock.exact(archive_name, wanted.kubernetes, wanted.arch);
@@ -101,7 +120,9 @@ fn one_package(
         .programs
         .iter()
         .map(|program| ArtifactFile {
-            member: (entry.packing == Packing::TarGz)
+            member: entry
+                .packing
+                .is_archive()
                 .then(|| package.member(program, &entry.version, entry.arch.as_str())),
             path: format!("{}/{program}", package.folder),
         })
@@ -147,6 +168,7 @@ mod tests {
         Wanted {
             role,
             etcd: role != Role::Node,
+            static_pods: false,
             arch: Arch::Amd64,
             kubernetes: "1.36.1",
             runtime,
@@ -191,6 +213,24 @@ mod tests {
         assert_eq!(names(&etcd), ["etcd"]);
         let member = etcd[0].files[0].member.as_deref();
         assert_eq!(member, Some("etcd-v3.6.14-linux-amd64/etcd"));
+    }
+
+    /// P36: what runs from images is not downloaded as programs.
+    #[test]
+    fn static_pods_need_no_programs() {
+        let lock = Lock::builtin().unwrap();
+        let mut master = wanted(Role::Master, RuntimeSource::Distribution);
+        master.static_pods = true;
+        let artifacts = select(&lock, master).unwrap();
+        assert_eq!(names(&artifacts), ["kubernetes-node", "cni-plugins"]);
+        let files = artifacts[0].files.iter().map(|f| f.path.as_str());
+        assert_eq!(
+            files.collect::<Vec<_>>(),
+            ["kubelet", "kube-proxy", "kubectl"].map(|p| format!("/opt/kubernetes/bin/{p}"))
+        );
+        let mut etcd = wanted(Role::Etcd, RuntimeSource::Distribution);
+        etcd.static_pods = true;
+        assert_eq!(names(&select(&lock, etcd).unwrap()), ["etcd"]);
     }
 
     #[test]

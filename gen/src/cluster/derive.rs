@@ -1,13 +1,16 @@
 //! What settings leave open and follows from the rest of them.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
+use serde_json::Value;
+use units::node_config::Registration;
 use units::types::{Role, Taint, TaintEffect};
 
 use super::Machine;
 use crate::ranges::{FreeSubnets, same_family};
-use crate::settings::{Endpoint, Host, Machine as Typed, Settings};
+use crate::settings::{Endpoint, Host, Layer, Machine as Typed, Settings};
 
 /// The taint of machines with the control plane.
 /// Source: Kubernetes documentation, "Well-Known Labels, Annotations and Taints".
@@ -32,19 +35,6 @@ pub fn endpoint(s: &Settings) -> Endpoint {
     }
 }
 
-/// The endpoint's port where the endpoint is a master itself, not a balancer.
-pub fn api_port(s: &Settings, endpoint: &Endpoint) -> u16 {
-    let is_master = s.of_role(Role::Master).any(|m| match &endpoint.host {
-        Host::Address(address) => m.addresses.iter().any(|a| a.value == *address),
-        Host::Name(name) => *name == m.name.value.as_str(),
-    });
-    if is_master {
-        endpoint.port
-    } else {
-        Endpoint::PORT
-    }
-}
-
 /// The machines, each with its pod ranges.
 pub fn machines(s: &Settings, pod_cidrs: &[IpNet]) -> Vec<Machine> {
     let taken: Vec<IpNet> = s
@@ -63,19 +53,70 @@ pub fn machines(s: &Settings, pod_cidrs: &[IpNet]) -> Vec<Machine> {
         })
         .collect();
     // A cluster of masters alone has to run its pods on them.
-    let masters_only = s.assign_pod_cidrs && s.of_role(Role::Node).next().is_none();
+    let nodes = s.of_role(Role::Node).count() + s.pools.len();
+    let masters_only = s.assign_pod_cidrs && nodes == 0;
+    // With pools the controller manager gives ranges to all Nodes, since only
+    // it knows which are taken.
+    let assign = s.assign_pod_cidrs && s.pools.is_empty();
     s.machines
         .iter()
-        .map(|typed| Machine {
-            name: typed.name.value.clone(),
-            role: typed.role.value,
-            arch: typed.arch,
-            addresses: typed.addresses.iter().map(|a| a.value).collect(),
-            pod_cidrs: pod_ranges(typed, s.assign_pod_cidrs, &mut free),
-            labels: typed.labels.clone(),
-            taints: taints(typed, masters_only),
+        .map(|typed| {
+            let layers = [role_layer(s, typed.role.value), &typed.layer];
+            Machine {
+                name: typed.name.value.clone(),
+                role: typed.role.value,
+                arch: typed.arch,
+                addresses: typed.addresses.iter().map(|a| a.value).collect(),
+                pod_cidrs: pod_ranges(typed, assign, &mut free),
+                labels: labels(layers),
+                taints: taints(layers).unwrap_or_else(|| default_taints(typed, masters_only)),
+                kubelet: kubelet(layers),
+                registration: registration(layers),
+                provider_id: typed.provider_id.clone(),
+                shared: None,
+            }
         })
         .collect()
+}
+
+/// What is said of a role; nothing is of machines that are no Nodes.
+fn role_layer(s: &Settings, role: Role) -> &Layer {
+    const NOTHING: &Layer = &Layer {
+        labels: BTreeMap::new(),
+        taints: None,
+        kubelet: None,
+        registration: None,
+    };
+    match role {
+        Role::Master => &s.roles.master,
+        Role::Node => &s.roles.node,
+        Role::Etcd => NOTHING,
+    }
+}
+
+/// Labels of a Node, each layer's over those before.
+pub fn labels(layers: [&Layer; 2]) -> BTreeMap<String, String> {
+    let all = layers.into_iter().flat_map(|layer| layer.labels.clone());
+    all.collect()
+}
+
+/// The taints of the last layer that says any.
+pub fn taints(layers: [&Layer; 2]) -> Option<Vec<Taint>> {
+    let mut typed = layers.into_iter().rev();
+    typed.find_map(|layer| layer.taints.clone())
+}
+
+/// What is laid over the cluster's KubeletConfiguration.
+pub fn kubelet(layers: [&Layer; 2]) -> Vec<Value> {
+    let typed = layers.into_iter().filter_map(|l| l.kubelet.as_ref());
+    typed.map(|config| config.value.clone()).collect()
+}
+
+/// Who makes a Node: as the last layer says that does.
+pub fn registration(layers: [&Layer; 2]) -> Registration {
+    let mut typed = layers.into_iter().rev();
+    let typed = typed.find_map(|layer| layer.registration.as_ref());
+    typed.map(|at| at.value).unwrap_or_default()
 }
 
 /// The ranges that were typed, and for each other family the next free one.
@@ -94,14 +135,13 @@ fn pod_ranges(typed: &Typed, assign: bool, free: &mut [(IpNet, FreeSubnets<'_>)]
         .collect()
 }
 
-fn taints(typed: &Typed, masters_only: bool) -> Vec<Taint> {
-    match &typed.taints {
-        Some(taints) => taints.clone(),
-        None if typed.role.value == Role::Master && !masters_only => vec![Taint {
-            key: CONTROL_PLANE.to_owned(),
-            value: String::new(),
-            effect: TaintEffect::NoSchedule,
-        }],
-        None => Vec::new(),
+fn default_taints(typed: &Typed, masters_only: bool) -> Vec<Taint> {
+    if typed.role.value != Role::Master || masters_only {
+        return Vec::new();
     }
+    vec![Taint {
+        key: CONTROL_PLANE.to_owned(),
+        value: String::new(),
+        effect: TaintEffect::NoSchedule,
+    }]
 }

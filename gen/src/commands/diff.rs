@@ -35,7 +35,7 @@ pub fn run(args: &Diff<'_>) -> Result<bool> {
     let knode = workspace.knode()?;
     let mut pki = workspace.pki()?;
     let mut text = String::new();
-    for machine in &workspace.cluster.machines {
+    for machine in workspace.cluster.documents() {
         let name = machine.name.as_str();
         let material = pki.machine(&workspace.cluster, machine)?;
         let plan = workspace.plan(machine, &knode, &material)?;
@@ -123,7 +123,9 @@ fn gone(out: &Path, workspace: &Workspace) -> Result<Vec<String>> {
     for entry in entries {
         let entry = entry.with_context(|| format!("reading {}", out.display()))?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if entry.path().join("user-data").exists() && workspace.cluster.machine(&name).is_none() {
+        let mut documents = workspace.cluster.documents();
+        let known = documents.any(|machine| machine.name.as_str() == name);
+        if entry.path().join("user-data").exists() && !known {
             gone.push(name);
         }
     }

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::terminal;
-use crate::out::{self, Change, Job, PUBLIC_MODE};
+use crate::out::{Change, PUBLIC_MODE, Stage};
 
 /// The program's name.
 const NAME: &str = "kgen";
@@ -26,16 +26,15 @@ pub fn pages(mut command: Command, folder: &Path) -> Result<()> {
     command.build();
     let mut pages = Vec::new();
     collect(&command, NAME.to_owned(), &mut pages)?;
-    let jobs: Vec<Job<'_>> = pages
+    let mut stage = Stage::default();
+    for (name, page) in pages {
+        stage.write(folder.join(format!("{name}.1")), page, PUBLIC_MODE)?;
+    }
+    let changes = stage.commit()?;
+    let written = changes
         .iter()
-        .map(|(name, page)| Job::Write {
-            path: folder.join(format!("{name}.1")),
-            bytes: page,
-            mode: PUBLIC_MODE,
-        })
-        .collect();
-    let changes = out::apply(&jobs)?;
-    let written = changes.iter().filter(|c| **c != Change::Unchanged).count();
+        .filter(|(_, change)| *change != Change::Unchanged)
+        .count();
     let folder = folder.display();
     terminal::say(&format!(
         "kgen: wrote {written} pages to {folder}; man {folder}/kgen.1"

@@ -2,12 +2,20 @@
 
 pub mod certs;
 pub mod diff;
+pub mod hardening;
 pub mod init;
+pub mod inventory;
 pub mod kubeconfig;
+pub mod lock;
 pub mod manual;
+pub mod merge;
 pub mod render;
+pub mod schema;
+pub mod shared;
 pub mod sizes;
 pub mod user_data;
 pub mod validate;
 
-mod terminal;
+mod extras;
+mod progress;
+pub(crate) mod terminal;

@@ -1,16 +1,27 @@
 //! `kgen render`: everything for everybody.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use units::types::Role;
 
-use super::{kubeconfig, terminal};
-use crate::out::{self, Change, Job, SECRET_MODE};
+use super::progress::Progress;
+use super::{extras, kubeconfig, shared, terminal};
+use crate::cluster::Machine;
+use crate::out::{Change, SECRET_MODE, Stage};
+use crate::pki::Pki;
 use crate::report::Report;
 use crate::workspace::{self, Asked, Input, Workspace};
 
 /// The findings of so many machines are told.
 const MACHINES: usize = 8;
+/// So few machines are not worth another thread.
+const FEW: usize = 16;
+/// So many files are told by name.
+const SHOWN: usize = 64;
 
 /// What to write where.
 #[derive(Debug)]
@@ -23,64 +34,127 @@ pub struct Render<'a> {
     pub out: &'a Path,
 }
 
-/// Writes the user-data of every machine and the operator's kubeconfigs, once
-/// all of them could be made.
+/// Writes the user-data of every machine, the operator's kubeconfigs, and what
+/// tells a running cluster of bootstrap tokens, once all of them could be made.
 pub fn run(args: &Render<'_>) -> Result<()> {
-    let workspace = Workspace::open(
-        args.input,
-        &[("master".parse()?, units::types::Role::Master)],
-    )?;
+    let workspace = Workspace::open(args.input, &[("master".parse()?, Role::Master)])?;
     let target = workspace.target(args.asked)?;
     let knode = workspace.knode()?;
     let mut pki = workspace.pki()?;
-    let mut files: Vec<(PathBuf, zeroize::Zeroizing<Vec<u8>>)> = Vec::new();
-    let mut report = Report::default();
-    for machine in &workspace.cluster.machines {
+    let documents_in_all = workspace.cluster.documents().count();
+    let (done, progress) = (AtomicUsize::new(0), Mutex::new(Progress::new()));
+    let mut stage = documents(&workspace, &mut pki, |pki, machine, stage| {
         let material = pki.machine(&workspace.cluster, machine)?;
         let plan = workspace.plan(machine, &knode, &material)?;
         let path = args.out.join(machine.name.as_str()).join("user-data");
-        match workspace::user_data(&plan, target) {
-            Ok(bytes) => files.push((path, bytes)),
-            // What is wrong with one machine is often wrong with all.
-            Err(error) if report.findings().len() < MACHINES => {
-                report.extend(error.downcast::<Report>()?);
-            }
-            Err(_) => {}
+        let mut bytes = workspace::user_data(&plan, target)?;
+        stage.write(path, std::mem::take(&mut *bytes), SECRET_MODE)?;
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        // Where another thread tells it, this one goes on.
+        if let Ok(mut progress) = progress.try_lock() {
+            progress.tell(|| format!("rendering, {done} of {documents_in_all} documents"));
         }
-    }
-    report.into_result()?;
+        Ok(())
+    })?;
+    drop(progress);
     for (name, super_admin) in [("admin.conf", false), ("super-admin.conf", true)] {
         let text = kubeconfig::of_operator(&workspace, &mut pki, super_admin)?;
-        files.push((args.out.join(name), text.expose().to_vec().into()));
+        stage.write(args.out.join(name), text.expose(), SECRET_MODE)?;
     }
+    for (path, object) in shared::tokens(&workspace, &mut pki, args.out)? {
+        stage.write(path, object.expose(), SECRET_MODE)?;
+    }
+    shared::forget(&workspace, args.out, &mut stage)?;
+    extras::write(&workspace, &mut pki, args.out, &mut stage)?;
     pki.commit()?;
     terminal::warn(&workspace.warnings);
     for note in pki.notes() {
         terminal::say(&format!("kgen: {note}"));
     }
-    let jobs: Vec<Job<'_>> = files
-        .iter()
-        .map(|(path, bytes)| Job::Write {
-            path: path.clone(),
-            bytes,
-            mode: SECRET_MODE,
-        })
-        .collect();
-    let mut unchanged = 0;
-    for (change, (path, _)) in out::apply(&jobs)?.into_iter().zip(&files) {
-        let verb = match change {
-            Change::Created => "wrote",
-            Change::Updated => "changed",
-            Change::Removed => "removed",
-            Change::Unchanged => {
-                unchanged += 1;
-                continue;
-            }
-        };
-        terminal::say(&format!("kgen: {verb} {}", path.display()));
+    tell(&stage.commit()?);
+    Ok(())
+}
+
+/// Does `work` for every machine, on all processors; what is wrong with single
+/// machines is told together.
+fn documents(
+    workspace: &Workspace,
+    pki: &mut Pki,
+    work: impl Fn(&mut Pki, &Machine, &mut Stage) -> Result<()> + Sync,
+) -> Result<Stage> {
+    let machines: Vec<&Machine> = workspace.cluster.documents().collect();
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let share = machines.len().div_ceil(processors).max(FEW);
+    let shares = machines
+        .chunks(share)
+        .map(|share| Ok((share, pki.fork(&workspace.cluster)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let done = thread::scope(|threads| {
+        let threads: Vec<_> = shares
+            .into_iter()
+            .map(|(share, pki)| threads.spawn(|| of_share(share, pki, &work)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked"))?)
+            .collect::<Result<Vec<_>>>()
+    })?;
+    let mut stage = Stage::default();
+    let mut report = Report::default();
+    for share in done {
+        pki.join(share.pki)?;
+        stage.append(share.stage)?;
+        report.extend(share.report);
     }
+    report.into_result()?;
+    Ok(stage)
+}
+
+struct Share {
+    pki: Pki,
+    stage: Stage,
+    report: Report,
+}
+
+fn of_share(
+    machines: &[&Machine],
+    mut pki: Pki,
+    work: impl Fn(&mut Pki, &Machine, &mut Stage) -> Result<()>,
+) -> Result<Share> {
+    let mut stage = Stage::default();
+    let mut report = Report::default();
+    for machine in machines {
+        match work(&mut pki, machine, &mut stage) {
+            Ok(()) => {}
+            // What is wrong with one machine is often wrong with all.
+            Err(error) => report.extend(error.downcast::<Report>()?),
+        }
+        if report.findings().len() >= MACHINES {
+            break;
+        }
+    }
+    Ok(Share { pki, stage, report })
+}
+
+/// Says what became of the files; of many, how many became what.
+fn tell(changes: &[(PathBuf, Change)]) {
+    let of = |wanted: Change| changes.iter().filter(move |(_, change)| *change == wanted);
+    for (change, verb) in [
+        (Change::Created, "wrote"),
+        (Change::Updated, "changed"),
+        (Change::Removed, "removed"),
+    ] {
+        let count = of(change).count();
+        if count > SHOWN {
+            terminal::say(&format!("kgen: {verb} {count} files"));
+            continue;
+        }
+        for (path, _) in of(change) {
+            terminal::say(&format!("kgen: {verb} {}", path.display()));
+        }
+    }
+    let unchanged = of(Change::Unchanged).count();
     if unchanged > 0 {
         terminal::say(&format!("kgen: {unchanged} files as they were"));
     }
-    Ok(())
 }

@@ -29,7 +29,7 @@ fn largest(workspace: &Workspace, target: Target) -> Result<Vec<Largest>> {
     let mut all: Vec<Largest> = Vec::new();
     let mut pki = workspace.pki()?;
     let knode = workspace.knode()?;
-    for machine in &workspace.cluster.machines {
+    for machine in workspace.cluster.documents() {
         let material = pki.machine(&workspace.cluster, machine)?;
         let plan = workspace.plan(machine, &knode, &material)?;
         let size = Size::of(&workspace::document(&plan, target.format)?)?;

@@ -11,6 +11,13 @@ pub fn is_watched() -> bool {
     io::stdout().is_terminal()
 }
 
+/// Whether findings are told in colours: to somebody who looks, and has not
+/// said otherwise (no-color.org).
+pub fn in_colour() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !refused
+}
+
 /// Prints a result. A reader that has seen enough (`| head`) is no failure.
 pub fn print(text: &[u8]) -> Result<()> {
     let mut out = io::stdout().lock();
@@ -23,7 +30,7 @@ pub fn print(text: &[u8]) -> Result<()> {
 /// Says what is worth a second thought, if anything is.
 pub fn warn(report: &Report) {
     if !report.is_empty() {
-        say(report.render(io::stderr().is_terminal()).trim_end());
+        say(report.render(in_colour()).trim_end());
     }
 }
 

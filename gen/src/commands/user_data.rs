@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use units::types::{NodeName, Role};
 
+use super::shared::Several;
 use super::terminal;
 use crate::format::Format;
 use crate::report::{Finding, Report};
@@ -19,15 +20,24 @@ pub struct UserData<'a> {
     pub role: Option<Role>,
     /// What it is called.
     pub name: Option<NodeName>,
+    /// Several machines with one document, instead of one.
+    pub several: Option<Several>,
     /// In which form, if one was asked for.
     pub asked: Asked,
 }
 
-/// Prints the user-data of one machine.
+/// Prints the user-data of one machine, or of several.
 pub fn run(args: &UserData<'_>) -> Result<()> {
     let (workspace, name) = open(args)?;
     let target = workspace.target(args.asked)?;
-    let machine = workspace.machine(args.role, name.as_ref())?;
+    let several;
+    let machine = match &args.several {
+        Some(meant) => {
+            several = meant.find(&workspace)?;
+            &several
+        }
+        None => workspace.machine(args.role, name.as_ref())?,
+    };
     let mut pki = workspace.pki()?;
     let (knode, material) = workspace.knode_beside(|| pki.machine(&workspace.cluster, machine))?;
     let plan = workspace.plan(machine, &knode, &material)?;
@@ -56,7 +66,7 @@ pub fn run(args: &UserData<'_>) -> Result<()> {
 fn open(args: &UserData<'_>) -> Result<(Workspace, Option<NodeName>)> {
     let fallback = fallback(args)?;
     let workspace = Workspace::open(args.input, &fallback)?;
-    if !workspace.builtin {
+    if !workspace.builtin || args.several.is_some() {
         return Ok((workspace, args.name.clone()));
     }
     let Some(role) = args.role else {

@@ -54,7 +54,7 @@ fn settings(args: &Validate<'_>, report: &mut Report) -> Result<String> {
     let target = workspace.target(args.asked)?;
     let knode = workspace.knode()?;
     let mut pki = workspace.pki()?;
-    for machine in &workspace.cluster.machines {
+    for machine in workspace.cluster.documents() {
         let material = pki.machine(&workspace.cluster, machine)?;
         let plan = workspace.plan(machine, &knode, &material)?;
         match workspace::user_data(&plan, target) {
@@ -71,9 +71,19 @@ fn settings(args: &Validate<'_>, report: &mut Report) -> Result<String> {
         (false, Some(file)) => file.display().to_string(),
         (false, None) => workspace::SETTINGS.to_owned(),
     };
-    let machines = workspace.cluster.machines.len();
-    let s = if machines == 1 { "" } else { "s" };
-    Ok(format!("{what}: valid, {machines} machine{s}\n"))
+    let many = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let mut counted = many(workspace.cluster.machines.len(), "machine");
+    match workspace
+        .cluster
+        .pools
+        .iter()
+        .filter(|p| p.is_pool())
+        .count()
+    {
+        0 => {}
+        pools => counted.push_str(&format!(", {}", many(pools, "pool"))),
+    }
+    Ok(format!("{what}: valid, {counted}\n"))
 }
 
 /// A document of any language, compressed or not.

@@ -9,9 +9,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use units::types::NodeName;
 
-use super::encode::encode;
-use super::{Document, yaml};
+use super::{Document, head, write_files};
+use crate::format::Format;
 use crate::plan::{NodePlan, PlannedFile};
 
 /// Where it puts units.
@@ -19,22 +20,22 @@ const UNITS: &str = "/etc/systemd/system";
 
 #[derive(Serialize)]
 struct CloudConfig<'p> {
-    hostname: &'p str,
-    // Before the files, as what was cut from the end is then the machine's
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hostname: Option<&'p str>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    ssh_authorized_keys: &'p [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    users: Vec<User<'p>>,
+    // Before the files, which follow, as what was cut from the end is then the machine's
     // files and not its start (F30); it is applied after them all the same.
     coreos: Coreos<'p>,
-    write_files: Vec<File<'p>>,
 }
 
-/// A file, as the document names it.
+/// An account; one that is there already gets the keys alone.
 #[derive(Serialize)]
-pub struct File<'p> {
-    path: &'p str,
-    permissions: String,
-    owner: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    encoding: Option<&'static str>,
-    content: String,
+struct User<'p> {
+    name: &'p str,
+    ssh_authorized_keys: &'p [String],
 }
 
 #[derive(Serialize)]
@@ -46,8 +47,10 @@ struct Coreos<'p> {
 struct Unit<'p> {
     name: &'p str,
     enable: bool,
-    command: &'static str,
-    content: &'p str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<&'p str>,
 }
 
 /// Writes the document.
@@ -60,42 +63,38 @@ pub fn render(plan: &NodePlan) -> Result<Document> {
         .find(is_target)
         .and_then(|file| std::str::from_utf8(file.content.bytes()).ok())
         .with_context(|| format!("{} is not among the files", plan.target))?;
-    let write_files = plan
-        .files
-        .iter()
-        .filter(|file| !is_target(file))
-        .map(file)
-        .collect::<Result<_>>()?;
-    yaml(&CloudConfig {
-        hostname: plan.hostname.as_str(),
-        coreos: Coreos {
-            units: vec![Unit {
-                name: plan.target,
-                enable: true,
-                command: "start",
-                content: target,
+    // Enabled alone: a command would make the boot wait for it.
+    let enabled = plan.enabled.iter().map(|name| Unit {
+        name,
+        enable: true,
+        command: None,
+        content: None,
+    });
+    let target = Unit {
+        name: plan.target,
+        enable: true,
+        command: Some("start"),
+        content: Some(target),
+    };
+    // Without a user they are those of core.
+    let (keys, users) = match &plan.ssh.user {
+        Some(name) => (
+            &[][..],
+            vec![User {
+                name,
+                ssh_authorized_keys: &plan.ssh.authorized_keys,
             }],
+        ),
+        None => (&plan.ssh.authorized_keys[..], Vec::new()),
+    };
+    let head = head(&CloudConfig {
+        hostname: plan.hostname.as_ref().map(NodeName::as_str),
+        ssh_authorized_keys: keys,
+        users,
+        coreos: Coreos {
+            units: enabled.chain([target]).collect(),
         },
-        write_files,
-    })
-}
-
-/// A file in this language.
-pub fn file(file: &PlannedFile) -> Result<File<'_>> {
-    let encoded = encode(file.content.bytes(), is_replaced)?;
-    Ok(File {
-        path: &file.path,
-        permissions: file.mode.to_string(),
-        owner: "root:root",
-        encoding: encoded.encoding,
-        content: encoded.text,
-    })
-}
-
-/// Whether it would put the machine's addresses into a text: it does so
-/// anywhere in the document, even within a longer word.
-pub fn is_replaced(text: &str) -> bool {
-    ["$private_ipv", "$public_ipv"]
-        .iter()
-        .any(|token| text.contains(token))
+    })?;
+    let files = plan.files.iter().filter(|file| !is_target(file));
+    write_files::append(&head, files, Format::Coreos)
 }

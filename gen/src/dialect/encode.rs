@@ -1,12 +1,12 @@
 //! How the bytes of a file are written: plain, base64, or gzip in base64,
 //! whichever is smallest.
 
-use std::io::Write;
+use std::cell::RefCell;
 
 use anyhow::{Context, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use flate2::{Compression, GzBuilder};
+use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
 /// What a plain text adds to a document: the indentation of each line.
 const INDENT: usize = 4;
@@ -62,14 +62,34 @@ fn is_plain(text: &str) -> bool {
         && text.bytes().all(printable)
 }
 
-/// gzip without name and time: the same bytes every time.
+/// gzip (RFC 1952) without name and time: the same bytes every time.
 pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
-    let mut writer = GzBuilder::new().mtime(0).write(
-        Vec::with_capacity(bytes.len() / 2 + 64),
-        Compression::best(),
-    );
-    writer.write_all(bytes).context("compressing a file")?;
-    writer.finish().context("compressing a file")
+    // Deflate, no flags, no time, best compression, unknown system.
+    const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 2, 0xff];
+    let mut packed = Vec::with_capacity(bytes.len() / 2 + 64);
+    packed.extend(HEADER);
+    DEFLATE.with_borrow_mut(|deflate| {
+        deflate.reset();
+        loop {
+            let done = usize::try_from(deflate.total_in()).unwrap_or(usize::MAX);
+            let rest = bytes.get(done..).unwrap_or_default();
+            let status = deflate.compress_vec(rest, &mut packed, FlushCompress::Finish);
+            if status.context("compressing a file")? == Status::StreamEnd {
+                return Ok::<_, anyhow::Error>(());
+            }
+            packed.reserve(packed.len());
+        }
+    })?;
+    let mut crc = Crc::new();
+    crc.update(bytes);
+    packed.extend(crc.sum().to_le_bytes());
+    packed.extend(crc.amount().to_le_bytes());
+    Ok(packed)
+}
+
+thread_local! {
+    /// Its tables are larger than most files, and are made once.
+    static DEFLATE: RefCell<Compress> = RefCell::new(Compress::new(Compression::best(), false));
 }
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ use crate::plan::{NodePlan, PlannedFile, RemoteFile};
 pub const VERSION: &str = "3.3.0";
 /// Where it puts units, always with the mode 0644.
 const UNITS: &str = "/etc/systemd/system/";
+/// Where it puts the host name.
+const HOST_NAME: &str = "/etc/hostname";
 /// What it takes for a unit. Source: Ignition, config/v3_3/types/unit.go.
 const KINDS: [&str; 11] = [
     "service",
@@ -43,6 +45,8 @@ const LONGEST_LINE: usize = 2048;
 #[derive(Serialize)]
 struct Config<'p> {
     ignition: Ignition,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passwd: Option<Passwd<'p>>,
     storage: Storage<'p>,
     systemd: Systemd<'p>,
 }
@@ -50,6 +54,36 @@ struct Config<'p> {
 #[derive(Serialize)]
 struct Ignition {
     version: &'static str,
+}
+
+#[derive(Serialize)]
+struct Passwd<'p> {
+    users: [User<'p>; 1],
+}
+
+/// An account; one that is there already gets the keys alone.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct User<'p> {
+    name: &'p str,
+    ssh_authorized_keys: &'p [String],
+}
+
+/// Who owns a file, by number or name.
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Owner<'p> {
+    Id(u32),
+    Name(&'p str),
+}
+
+impl<'p> Owner<'p> {
+    fn of(text: &'p str) -> Self {
+        match text.parse() {
+            Ok(id) => Self::Id(id),
+            Err(_) => Self::Name(text),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -72,6 +106,10 @@ struct File<'p> {
     mode: u32,
     overwrite: bool,
     contents: Contents,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<Owner<'p>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<Owner<'p>>,
 }
 
 #[derive(Serialize)]
@@ -119,14 +157,25 @@ enum Place<'p> {
 
 /// Writes the document.
 pub fn render(plan: &NodePlan) -> Result<Document> {
-    let hostname = PlannedFile::public("/etc/hostname", format!("{}\n", plan.hostname));
-    if let Some(own) = plan.file(&hostname.path) {
+    if let Some(own) = plan.file(HOST_NAME) {
         bail!("{}: Ignition writes the host name there itself", own.path);
     }
+    let hostname = plan.hostname.as_ref();
+    let hostname = hostname.map(|name| PlannedFile::public(HOST_NAME, format!("{name}\n")));
     let mut units: BTreeMap<&str, Unit<'_>> = BTreeMap::new();
-    let mut files = vec![file(&hostname)?];
+    let mut files = Vec::new();
+    if let Some(hostname) = &hostname {
+        files.push(file(hostname)?);
+    }
+    let target = format!("{UNITS}{}", plan.target);
     for planned in &plan.files {
-        match place(planned) {
+        // The target is enabled, and stays a unit by name.
+        let placed = if planned.path == target {
+            place(planned)
+        } else {
+            smallest(planned)?.0
+        };
+        match placed {
             Place::Unit(name, text) => {
                 let unit = named(&mut units, name);
                 unit.contents = Some(text);
@@ -136,6 +185,9 @@ pub fn render(plan: &NodePlan) -> Result<Document> {
             Place::File(planned) => files.push(file(planned)?),
         }
     }
+    for name in &plan.enabled {
+        named(&mut units, name).enabled = Some(true);
+    }
     if !units.contains_key(plan.target) {
         bail!("{} is not among the files", plan.target);
     }
@@ -143,6 +195,7 @@ pub fn render(plan: &NodePlan) -> Result<Document> {
     files.sort_by_key(|file| file.path);
     write(&Config {
         ignition: Ignition { version: VERSION },
+        passwd: passwd(plan),
         storage: Storage {
             directories: directories(plan),
             files,
@@ -153,9 +206,28 @@ pub fn render(plan: &NodePlan) -> Result<Document> {
     })
 }
 
+/// Whose keys they are: Ignition knows no default.
+fn passwd(plan: &NodePlan) -> Option<Passwd<'_>> {
+    let keys = &plan.ssh.authorized_keys;
+    (!keys.is_empty()).then(|| Passwd {
+        users: [User {
+            name: plan.ssh.user.as_deref().unwrap_or("core"),
+            ssh_authorized_keys: keys,
+        }],
+    })
+}
+
 /// About how many bytes a file takes in a document.
 pub fn cost(planned: &PlannedFile) -> Result<usize> {
-    Ok(match place(planned) {
+    Ok(smallest(planned)?.1)
+}
+
+/// A unit as such, or as a file where that is shorter, since only files can be
+/// packed; and about how many bytes that is.
+fn smallest(planned: &PlannedFile) -> Result<(Place<'_>, usize)> {
+    let as_file = write(&file(planned)?)?.len();
+    let place = place(planned);
+    let as_unit = match &place {
         Place::Unit(name, text) => write(&Unit {
             name,
             contents: Some(text),
@@ -164,11 +236,19 @@ pub fn cost(planned: &PlannedFile) -> Result<usize> {
         .len(),
         Place::DropIn(name, drop_in) => write(&Unit {
             name,
-            dropins: vec![drop_in],
+            dropins: vec![DropIn {
+                name: drop_in.name,
+                contents: drop_in.contents,
+            }],
             ..Unit::default()
         })?
         .len(),
-        Place::File(planned) => write(&file(planned)?)?.len(),
+        Place::File(_) => as_file,
+    };
+    Ok(if as_unit <= as_file {
+        (place, as_unit)
+    } else {
+        (Place::File(planned), as_file)
     })
 }
 
@@ -195,7 +275,11 @@ fn place(planned: &PlannedFile) -> Place<'_> {
         return as_file;
     };
     let readable = text.lines().all(|line| line.len() < LONGEST_LINE);
-    if planned.mode != FileMode::PUBLIC || !readable || text.trim().is_empty() {
+    if planned.mode != FileMode::PUBLIC
+        || planned.owner.is_some()
+        || !readable
+        || text.trim().is_empty()
+    {
         return as_file;
     }
     match name.split_once('/') {
@@ -243,6 +327,8 @@ fn file(planned: &PlannedFile) -> Result<File<'_>> {
         mode: planned.mode.bits(),
         overwrite: true,
         contents: contents(planned.content.bytes())?,
+        user: planned.owner.as_ref().map(|o| Owner::of(&o.user)),
+        group: planned.owner.as_ref().map(|o| Owner::of(&o.group)),
     })
 }
 
@@ -258,6 +344,8 @@ fn remote(remote: &RemoteFile) -> File<'_> {
                 hash: format!("sha256-{}", remote.sha256),
             }),
         },
+        user: None,
+        group: None,
     }
 }
 

@@ -4,9 +4,13 @@ mod cloud_init;
 mod coreos;
 mod encode;
 mod ignition;
+mod memo;
+mod support;
+mod write_files;
 
 pub use encode::gzip;
 pub use ignition::VERSION as IGNITION_VERSION;
+pub use support::check;
 
 use anyhow::Result;
 use serde::Serialize;
@@ -31,17 +35,19 @@ pub fn render(plan: &NodePlan, format: Format) -> Result<Document> {
 
 /// About how many bytes a file takes in a document.
 pub fn cost(file: &PlannedFile, format: Format) -> Result<usize> {
-    let document = match format {
-        Format::Coreos => yaml(&coreos::file(file)?)?,
-        Format::CloudInit => yaml(&cloud_init::file(file)?)?,
-        Format::Ignition => return ignition::cost(file),
-    };
-    Ok(document.len() - HEADER.len())
+    match format {
+        Format::Coreos | Format::CloudInit => Ok(write_files::entry(file, format)?.len()),
+        Format::Ignition => ignition::cost(file),
+    }
+}
+
+/// What a document begins with.
+fn head(value: &impl Serialize) -> Result<String> {
+    Ok([HEADER, &body(value)?].concat())
 }
 
 /// YAML that PyYAML (1.1) and Go's (1.2) read alike.
-fn yaml(value: &impl Serialize) -> Result<Document> {
+fn body(value: &impl Serialize) -> Result<String> {
     let options = serde_yaml::ser_options! { folded_wrap_chars: 1_000_000_000 };
-    let body = zeroize::Zeroizing::new(serde_yaml::to_string_with_options(value, options)?);
-    Ok(zeroize::Zeroizing::new([HEADER, &body].concat()))
+    Ok(serde_yaml::to_string_with_options(value, options)?)
 }

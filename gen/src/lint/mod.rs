@@ -12,7 +12,6 @@ mod units;
 use std::io::Read as _;
 use std::ops::Range;
 
-use ::units::types::FileMode;
 use flate2::read::GzDecoder;
 
 use crate::dialect::IGNITION_VERSION;
@@ -44,7 +43,7 @@ pub fn plan(plan: &NodePlan) -> Result<(), Report> {
                 "{path}: would be gone after a reboot"
             )));
         }
-        if matches!(file.content, Content::Secret(_)) && file.mode != FileMode::SECRET {
+        if matches!(file.content, Content::Secret(_)) && file.mode.bits() & 0o077 != 0 {
             report.add(Finding::new(format!(
                 "{path}: a secret with mode {}",
                 file.mode
@@ -78,10 +77,23 @@ pub fn ours(text: &str, format: Format) -> Result<(), Report> {
         find("\"mime-version:\" near the beginning makes it a MIME message");
     }
     let known: &[&str] = match format {
-        Format::Coreos => &["hostname", "write_files", "coreos"],
-        Format::CloudInit | Format::Ignition => {
-            &["hostname", "preserve_hostname", "write_files", "runcmd"]
-        }
+        Format::Coreos => &[
+            "hostname",
+            "write_files",
+            "coreos",
+            "ssh_authorized_keys",
+            "users",
+        ],
+        Format::CloudInit | Format::Ignition => &[
+            "hostname",
+            "preserve_hostname",
+            "write_files",
+            "runcmd",
+            "ssh_authorized_keys",
+            "users",
+            "packages",
+            "package_update",
+        ],
     };
     for line in text.lines().skip(1) {
         let Some((key, _)) = line.split_once(':') else {

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use time::OffsetDateTime;
 use time::macros::format_description;
-use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::extensions::{ExtendedKeyUsage, GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::public_key::PublicKey;
 
 use super::pem;
 use super::profile::{AltName, Profile};
@@ -18,6 +19,32 @@ pub fn der(text: &str) -> Result<Vec<u8>> {
         .context("there is no certificate in it")?;
     parse(&der)?;
     Ok(der.to_vec())
+}
+
+/// The DER bytes of every certificate in a PEM file; there is at least one.
+pub fn chain(text: &str) -> Result<Vec<Vec<u8>>> {
+    let all = pem::decode_all(text, "CERTIFICATE").context("a certificate in it is no base64")?;
+    if all.is_empty() {
+        // Says what is wrong with the first.
+        der(text)?;
+    }
+    for der in &all {
+        parse(der)?;
+    }
+    Ok(all)
+}
+
+/// Whether `issuer` has signed a certificate.
+pub fn is_signed_by(certificate: &X509Certificate<'_>, issuer: &X509Certificate<'_>) -> bool {
+    certificate.issuer().as_raw() == issuer.subject().as_raw()
+        && certificate
+            .verify_signature(Some(issuer.public_key()))
+            .is_ok()
+}
+
+/// Whether an authority may sign for some names only (RFC 5280, 4.2.1.10).
+pub fn is_constrained(certificate: &X509Certificate<'_>) -> bool {
+    !matches!(certificate.name_constraints(), Ok(None))
 }
 
 /// The certificate in `der`.
@@ -45,6 +72,26 @@ pub fn unfit_authority(certificate: &X509Certificate<'_>, now: OffsetDateTime) -
     if expires <= now {
         return Some(format!("has expired on {}", date(expires)));
     }
+    let begins = certificate.validity().not_before.to_datetime();
+    if begins > now {
+        return Some(format!("is not valid before {}", date(begins)));
+    }
+    // An authority's own usages bound those of what it signs, to most readers.
+    let usages = certificate.extended_key_usage();
+    let may_both = |u: &ExtendedKeyUsage<'_>| u.any || (u.server_auth && u.client_auth);
+    if !matches!(&usages, Ok(None)) && !matches!(&usages, Ok(Some(u)) if may_both(u.value)) {
+        return Some(
+            "may not sign certificates of servers and of clients (extendedKeyUsage)".to_owned(),
+        );
+    }
+    if let Ok(PublicKey::RSA(key)) = certificate.public_key().parsed()
+        && key.key_size() < 2048
+    {
+        return Some(format!(
+            "has an RSA key of {} bits; 2048 are needed",
+            key.key_size()
+        ));
+    }
     None
 }
 
@@ -55,11 +102,7 @@ pub fn unfit_leaf(
     profile: &Profile,
     now: OffsetDateTime,
 ) -> Option<String> {
-    if certificate.issuer().as_raw() != issuer.subject().as_raw()
-        || certificate
-            .verify_signature(Some(issuer.public_key()))
-            .is_err()
-    {
+    if !is_signed_by(certificate, issuer) {
         return Some("another authority had signed it".to_owned());
     }
     if let Some(why) = misfit(certificate, profile) {

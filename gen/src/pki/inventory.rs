@@ -1,4 +1,5 @@
-//! What is in `pki/`, as the certificates themselves say; keys are not read.
+//! What is in `pki/`, as certificates and tokens themselves say; keys are not
+//! read, and of tokens the secret part goes no further.
 
 use std::fs;
 use std::io;
@@ -9,21 +10,35 @@ use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 use x509_parser::prelude::X509Certificate;
+use zeroize::Zeroizing;
 
 use super::certificate;
 use super::profile::AltName;
+use super::token::Life;
 
-/// A certificate in the folder.
+/// What is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A certificate.
+    Certificate,
+    /// A bootstrap token.
+    Token,
+}
+
+/// A certificate or token in the folder.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listed {
+    /// What it is.
+    pub kind: Kind,
     /// Its file within the folder without the ending: `nodes/master/apiserver`.
     pub name: String,
     /// The file.
     pub file: String,
     /// Whom it is for.
     pub subject: String,
-    /// Who signed it.
+    /// Who signed it; nobody signs tokens.
     pub issuer: String,
     /// Whether it is an authority's.
     pub authority: bool,
@@ -37,12 +52,19 @@ pub struct Listed {
     pub names: Vec<String>,
     #[serde(skip)]
     left: Duration,
+    /// Of a token: whether the next render makes a new one.
+    #[serde(skip)]
+    due: bool,
 }
 
 impl Listed {
-    /// Whether it has expired, or will within some days.
+    /// Whether it has expired, or will within some days. Tokens live for hours:
+    /// one does when the next render makes another.
     pub fn expires_within(&self, days: u32) -> bool {
-        self.left <= Duration::days(days.into())
+        match self.kind {
+            Kind::Certificate => self.left <= Duration::days(days.into()),
+            Kind::Token => self.due,
+        }
     }
 
     /// The day on which it expires.
@@ -51,28 +73,34 @@ impl Listed {
     }
 }
 
-/// Every certificate in `pki/` beside the settings, by name: authorities
-/// first.
+/// Every certificate and token in `pki/` beside the settings, by name:
+/// authorities first, tokens last.
 pub fn inventory(workspace: &Path, now: OffsetDateTime) -> Result<Vec<Listed>> {
     let pki = workspace.join("pki");
     let pki = pki.strip_prefix(".").unwrap_or(&pki);
-    let mut stems = Vec::new();
-    collect(pki, "", &mut stems)?;
+    let mut files = Vec::new();
+    collect(pki, "", &mut files)?;
     let mut all = Vec::new();
-    for stem in stems {
-        let path = pki.join(format!("{stem}.crt"));
+    for (kind, stem, ending) in files {
+        let path = pki.join(format!("{stem}{ending}"));
         let read = || -> Result<Listed> {
-            let text = fs::read_to_string(&path)?;
+            let text = Zeroizing::new(fs::read_to_string(&path)?);
+            if kind == Kind::Token {
+                return token(&Life::read(&text)?, &stem, &path, now);
+            }
             let der = certificate::der(&text)?;
             listed(&certificate::parse(&der)?, &stem, &path, now)
         };
         all.push(read().with_context(|| format!("reading {}", path.display()))?);
     }
-    all.sort_by(|a, b| (!a.authority, &a.name).cmp(&(!b.authority, &b.name)));
+    let key = |l: &Listed| (l.kind == Kind::Token, !l.authority, l.name.clone());
+    all.sort_by_key(key);
     Ok(all)
 }
 
-fn collect(folder: &Path, prefix: &str, stems: &mut Vec<String>) -> Result<()> {
+type Found = (Kind, String, &'static str);
+
+fn collect(folder: &Path, prefix: &str, files: &mut Vec<Found>) -> Result<()> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -83,9 +111,13 @@ fn collect(folder: &Path, prefix: &str, stems: &mut Vec<String>) -> Result<()> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = entry.path();
         if path.is_dir() {
-            collect(&path, &format!("{prefix}{name}/"), stems)?;
-        } else if let Some(stem) = name.strip_suffix(".crt") {
-            stems.push(format!("{prefix}{stem}"));
+            collect(&path, &format!("{prefix}{name}/"), files)?;
+            continue;
+        }
+        for (kind, ending) in [(Kind::Certificate, ".crt"), (Kind::Token, ".token")] {
+            if let Some(stem) = name.strip_suffix(ending) {
+                files.push((kind, format!("{prefix}{stem}"), ending));
+            }
         }
     }
     Ok(())
@@ -101,6 +133,7 @@ fn listed(
     let (begins, expires) = (validity.not_before, validity.not_after.to_datetime());
     let names = certificate::alt_names(certificate).unwrap_or_default();
     Ok(Listed {
+        kind: Kind::Certificate,
         name: stem.to_owned(),
         file: path.display().to_string(),
         subject: certificate.subject().to_string(),
@@ -111,6 +144,24 @@ fn listed(
         days_left: (expires - now).whole_seconds().div_euclid(86_400),
         names: names.iter().map(shown).collect(),
         left: expires - now,
+        due: false,
+    })
+}
+
+fn token(life: &Life, stem: &str, path: &Path, now: OffsetDateTime) -> Result<Listed> {
+    Ok(Listed {
+        kind: Kind::Token,
+        name: stem.to_owned(),
+        file: path.display().to_string(),
+        subject: life.user(),
+        issuer: String::new(),
+        authority: false,
+        not_before: life.created.format(&Rfc3339)?,
+        not_after: life.expires.format(&Rfc3339)?,
+        days_left: (life.expires - now).whole_seconds().div_euclid(86_400),
+        names: Vec::new(),
+        left: life.expires - now,
+        due: life.is_due(now),
     })
 }
 

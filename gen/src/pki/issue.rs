@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, anyhow, bail};
 use aws_lc_rs::encoding::AsDer;
+use aws_lc_rs::rsa;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P384_SHA384_ASN1_SIGNING, EcdsaKeyPair,
 };
-use aws_lc_rs::{rand, rsa};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
@@ -19,7 +19,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::pem;
-use super::profile::{AltName, Authority, Profile};
+use super::profile::{AltName, Profile};
 use crate::cluster::ServiceAccountKey;
 use crate::report::{Finding, Report};
 use crate::secret::Secret;
@@ -30,6 +30,9 @@ const AUTHORITY_LIFE: Duration = Duration::days(3650);
 const LEAF_LIFE: Duration = Duration::days(365);
 /// Certificates begin in the past, for clocks that are behind.
 const BACKDATE: Duration = Duration::minutes(5);
+
+/// What to do about a key that nobody can read.
+const ENCRYPTED: &str = "the key is encrypted; decrypt it: openssl pkey -in OLD -out NEW";
 
 /// A certificate and its key, both PEM.
 #[derive(Debug, Clone)]
@@ -46,8 +49,14 @@ pub struct Key(KeyPair);
 impl Key {
     /// Reads a PEM file with a private key: PKCS#8, PKCS#1 (RSA) or SEC 1 (EC).
     pub fn parse(text: &str) -> Result<Self> {
-        let (label, der) = pem::decode(text, |label| label.ends_with("PRIVATE KEY"))
-            .context("there is no private key in it")?;
+        // RFC 1421, which PKCS#8 has replaced.
+        if text.contains("Proc-Type: 4,ENCRYPTED") {
+            bail!(ENCRYPTED);
+        }
+        let (label, der) = pem::decode(text, |label| label.ends_with("PRIVATE KEY")).context(
+            "there is no private key in it; if it is DER: openssl pkey -inform DER -in OLD \
+                 -out NEW",
+        )?;
         let pkcs8 = match label.as_str() {
             "PRIVATE KEY" => der,
             "RSA PRIVATE KEY" => {
@@ -64,8 +73,11 @@ impl Key {
                 .ok_or_else(malformed)?;
                 Zeroizing::new(key.to_pkcs8v1().map_err(|_| malformed())?.as_ref().to_vec())
             }
-            "ENCRYPTED PRIVATE KEY" => bail!("the key is encrypted; store it decrypted"),
-            other => bail!("a {other:?} is not a kind of key that is supported"),
+            "ENCRYPTED PRIVATE KEY" => bail!(ENCRYPTED),
+            other => bail!(
+                "a {other:?} is not a kind of key that is supported; RSA, ECDSA P-256 and P-384 \
+                 and Ed25519 are: openssl pkey -in OLD -out NEW puts one into PKCS#8"
+            ),
         };
         // Errors of the parsers below say nothing of the bytes.
         KeyPair::try_from(pkcs8.as_slice())
@@ -86,14 +98,17 @@ impl Key {
 }
 
 fn malformed() -> anyhow::Error {
-    anyhow!("the private key in it is malformed, or of a kind that is not supported")
+    anyhow!(
+        "the private key in it is malformed, or of a kind that is not supported: RSA, ECDSA \
+         P-256 and P-384 and Ed25519 are; openssl pkey -in OLD -out NEW puts one into PKCS#8"
+    )
 }
 
 /// Makes an authority that signs itself.
-pub fn authority(authority: Authority, now: OffsetDateTime) -> Result<Pair> {
+pub fn authority(common_name: &str, now: OffsetDateTime) -> Result<Pair> {
     let (key, pair_key) = new_key()?;
     let mut params = params(now, AUTHORITY_LIFE)?;
-    params.distinguished_name = name(authority.common_name(), None);
+    params.distinguished_name = name(common_name, None);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
         KeyUsagePurpose::DigitalSignature,
@@ -102,7 +117,7 @@ pub fn authority(authority: Authority, now: OffsetDateTime) -> Result<Pair> {
     ];
     let certificate = params
         .self_signed(&key)
-        .with_context(|| format!("signing the authority {}", authority.stem()))?;
+        .with_context(|| format!("signing the authority {common_name}"))?;
     Ok(Pair {
         certificate: pem::encode("CERTIFICATE", certificate.der()).to_string(),
         key: pair_key,
@@ -113,9 +128,9 @@ pub fn authority(authority: Authority, now: OffsetDateTime) -> Result<Pair> {
 pub fn leaf(
     profile: &Profile,
     issuer: &[u8],
-    issuer_key: Key,
+    issuer_key: &Key,
     now: OffsetDateTime,
-) -> Result<(Pair, Key)> {
+) -> Result<Pair> {
     let (_, parsed) = X509Certificate::from_der(issuer).context("reading the issuer")?;
     let expires = parsed.validity().not_after.to_datetime();
     let (key, pair_key) = new_key()?;
@@ -153,11 +168,10 @@ pub fn leaf(
         .help("use an authority whose name has one value of each kind");
         return Err(Report::from(finding).into());
     }
-    let pair = Pair {
+    Ok(Pair {
         certificate: pem::encode("CERTIFICATE", certificate.der()).to_string(),
         key: pair_key,
-    };
-    Ok((pair, issuer_key))
+    })
 }
 
 /// Makes the key that signs service account tokens, PEM.
@@ -211,8 +225,10 @@ fn params(now: OffsetDateTime, life: Duration) -> Result<CertificateParams> {
     Ok(params)
 }
 
-fn random(bytes: &mut [u8]) -> Result<()> {
-    rand::fill(bytes).map_err(|_| anyhow!("the system has no random bytes"))
+/// Fills `bytes` with what nobody can guess.
+pub(super) fn random(bytes: &mut [u8]) -> Result<()> {
+    // The kernel's, at once; AWS-LC gathers entropy of its own for 30 ms first.
+    getrandom::fill(bytes).map_err(|_| anyhow!("the system has no random bytes"))
 }
 
 fn name(common_name: &str, organization: Option<&str>) -> DistinguishedName {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use super::stage::{NEXT, PREVIOUS};
 use super::{MasterKeys, Pki, issue, parse_key, pem};
 use crate::cluster::Cluster;
 use crate::report::Finding;
@@ -36,7 +37,7 @@ impl Pki {
             }
             (None, None) => {
                 let secret = issue::service_account(cluster.service_account_key)?;
-                self.store.put_secret("sa.key", secret.clone());
+                self.store.put_secret("sa.key", &secret)?;
                 secret
             }
         };
@@ -44,22 +45,42 @@ impl Pki {
             return Ok(None);
         };
         let derived = key.public_pem();
-        match public {
-            None => self.store.put_public("sa.pub", derived.clone()),
-            Some(public) if same_pem(&public, &derived) => return Ok(Some((secret, public))),
+        let own = match public {
+            None => {
+                self.store.put_public("sa.pub", derived.clone())?;
+                derived
+            }
+            Some(public) if same_pem(&public, &derived) => public,
             Some(_) => {
                 self.mismatch("sa.key", "sa.pub");
                 return Ok(None);
             }
+        };
+        Ok(Some((secret, self.verifying(own)?)))
+    }
+
+    /// The keys that tokens are verified with: the one that signs first, then,
+    /// while it is replaced, the other. The API server reads several from one
+    /// file. Source: kube-apiserver --help, --service-account-key-file.
+    fn verifying(&mut self, own: String) -> Result<String> {
+        let mut all = own.clone();
+        for which in [NEXT, PREVIOUS] {
+            let other = self.store.text(&format!("sa{which}.pub"))?;
+            for other in other.iter().filter(|other| !same_pem(&own, other)) {
+                if !all.ends_with('\n') {
+                    all.push('\n');
+                }
+                all.push_str(other);
+            }
         }
-        Ok(Some((secret, derived)))
+        Ok(all)
     }
 
     fn encryption_key(&mut self) -> Result<Option<Secret>> {
         const FILE: &str = "encryption.key";
         let Some(secret) = self.secret(FILE)? else {
             let secret = issue::encryption_key()?;
-            self.store.put_secret(FILE, secret.clone());
+            self.store.put_secret(FILE, &secret)?;
             return Ok(Some(secret));
         };
         if secret.expose_text().is_some_and(issue::is_encryption_key) {

@@ -13,7 +13,10 @@ mod master;
 mod pem;
 mod profile;
 mod renew;
+mod rotate;
+mod stage;
 mod store;
+mod token;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,9 +25,11 @@ use anyhow::{Result, bail};
 use time::OffsetDateTime;
 use units::types::Role;
 
-pub use inventory::{Listed, inventory};
+pub use inventory::{Kind, Listed, inventory};
 pub use issue::Pair;
-pub use profile::{AltName, Authority, Leaf, Profile};
+pub use profile::{AltName, Authority, Leaf, Profile, leaves as leaves_of, of_machine};
+pub use stage::{Rotation, Stage, command as rotate_command, rotations};
+pub use token::Token;
 
 use crate::cluster::{Cluster, Machine};
 use crate::report::{Finding, Report};
@@ -36,12 +41,19 @@ use store::Store;
 /// The certificates and keys of one machine.
 #[derive(Debug)]
 pub struct Material {
-    /// The authorities it knows, with their keys where it needs them.
+    /// The authorities it knows, PEM, and their keys where it needs them. While
+    /// one is replaced, both are there; the key is that of the first.
     pub authorities: BTreeMap<Authority, (String, Option<Secret>)>,
+    /// The cluster's signing certificate alone, where its authority has more
+    /// than that and the machine signs.
+    pub signing: Option<String>,
     /// Its own certificates.
     pub leaves: BTreeMap<Leaf, Pair>,
     /// What only masters have.
     pub master: Option<MasterKeys>,
+    /// Bootstrap tokens: the one that machines with this document come by; on
+    /// masters all.
+    pub tokens: Vec<Token>,
 }
 
 /// Keys without certificates, all masters' alike.
@@ -63,6 +75,7 @@ pub struct Pki {
     master: Option<MasterKeys>,
     report: Report,
     notes: Vec<String>,
+    tokens: BTreeMap<String, Token>,
     /// Leaves that are made anew although they fit.
     renewing: BTreeSet<String>,
 }
@@ -77,6 +90,7 @@ impl Pki {
             master: None,
             report: Report::default(),
             notes: Vec::new(),
+            tokens: BTreeMap::new(),
             renewing: BTreeSet::new(),
         })
     }
@@ -91,14 +105,59 @@ impl Pki {
         &self.notes
     }
 
+    /// The same folder for another thread: what it makes is joined to this one
+    /// again. Authorities and keys that all machines of the cluster share are
+    /// read or made first, so that each is made once.
+    pub fn fork(&mut self, cluster: &Cluster) -> Result<Self> {
+        for role in Role::ALL {
+            if cluster.of_role(role).next().is_some() {
+                for (authority, _) in profile::authorities(role) {
+                    self.authority(*authority)?;
+                }
+            }
+        }
+        if cluster.of_role(Role::Master).next().is_some() {
+            self.master_keys(cluster)?;
+        }
+        self.all_tokens(cluster)?;
+        if cluster.docker_port.is_some() {
+            self.authority(Authority::Docker)?;
+        }
+        self.check()?;
+        Ok(Self {
+            store: self.store.fork(),
+            now: self.now,
+            authorities: self.authorities.clone(),
+            master: self.master.clone(),
+            tokens: self.tokens.clone(),
+            report: Report::default(),
+            notes: Vec::new(),
+            renewing: self.renewing.clone(),
+        })
+    }
+
+    /// Takes over what a fork made.
+    pub fn join(&mut self, fork: Self) -> Result<()> {
+        self.notes.extend(fork.notes);
+        self.report.extend(fork.report);
+        self.store.join(fork.store)
+    }
+
     /// Everything one machine gets, read or made.
     pub fn machine(&mut self, cluster: &Cluster, machine: &Machine) -> Result<Material> {
         let mut authorities = BTreeMap::new();
-        for (authority, with_key) in profile::authorities(machine.role) {
+        let mut signing = None;
+        let docker = cluster
+            .docker_on(machine)
+            .map(|_| (Authority::Docker, false));
+        for (authority, with_key) in profile::authorities(machine.role).iter().chain(&docker) {
             let Some(loaded) = self.authority(*authority)? else {
                 continue;
             };
-            let certificate = loaded.certificate.clone();
+            let certificate = loaded.bundle.clone();
+            if *authority == Authority::Cluster && *with_key && loaded.signing != loaded.bundle {
+                signing = Some(loaded.signing.clone());
+            }
             let key = loaded.key.clone().filter(|_| *with_key);
             if *with_key && key.is_none() {
                 self.missing_key(*authority);
@@ -106,9 +165,9 @@ impl Pki {
             authorities.insert(*authority, (certificate, key));
         }
         let mut leaves = BTreeMap::new();
-        for leaf in profile::leaves(cluster, machine) {
+        for leaf in leaves_of(cluster, machine) {
             let stem = format!("nodes/{}/{}", machine.name, leaf.stem());
-            let profile = profile::of_machine(leaf, cluster, machine);
+            let profile = of_machine(leaf, cluster, machine);
             if let Some(pair) = self.leaf(leaf.authority(), &stem, &profile)? {
                 leaves.insert(leaf, pair);
             }
@@ -117,21 +176,32 @@ impl Pki {
             Role::Master => self.master_keys(cluster)?,
             Role::Node | Role::Etcd => None,
         };
+        let tokens = self.tokens(cluster, machine)?;
         self.check()?;
         Ok(Material {
             authorities,
+            signing,
             leaves,
             master,
+            tokens,
         })
     }
 
     /// The operator's certificate and the cluster's authority.
     pub fn operator(&mut self, super_admin: bool) -> Result<(String, Pair)> {
-        let (leaf, profile) = profile::of_operator(super_admin);
+        self.of_operator(profile::of_operator(super_admin))
+    }
+
+    /// The operator's certificate for Docker daemons, and their authority.
+    pub fn docker_client(&mut self) -> Result<(String, Pair)> {
+        self.of_operator(profile::of_docker_client())
+    }
+
+    fn of_operator(&mut self, (leaf, profile): (Leaf, Profile)) -> Result<(String, Pair)> {
         let pair = self.leaf(leaf.authority(), leaf.stem(), &profile)?;
         let authority = self
             .authority(leaf.authority())?
-            .map(|loaded| loaded.certificate.clone());
+            .map(|loaded| loaded.bundle.clone());
         self.check()?;
         match (authority, pair) {
             (Some(authority), Some(pair)) => Ok((authority, pair)),

@@ -45,6 +45,22 @@ pub fn decode(text: &str, wanted: impl Fn(&str) -> bool) -> Option<(String, Zero
     }
 }
 
+/// The bytes of every block of a label, in their order; none if one of them is
+/// no base64.
+pub fn decode_all(text: &str, label: &str) -> Option<Vec<Vec<u8>>> {
+    let (begin, end) = (
+        format!("-----BEGIN {label}-----"),
+        format!("-----END {label}-----"),
+    );
+    let mut blocks = Vec::new();
+    let mut lines = text.lines().map(str::trim);
+    while lines.by_ref().any(|line| line == begin) {
+        let body: String = lines.by_ref().take_while(|line| *line != end).collect();
+        blocks.push(STANDARD.decode(body).ok()?);
+    }
+    Some(blocks)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -60,6 +76,17 @@ mod tests {
             prop_assert_eq!(&*back, &der);
             prop_assert!(text.lines().all(|line| line.len() <= 64));
         }
+    }
+
+    #[test]
+    fn every_block_of_a_label_is_found() {
+        let one = encode("CERTIFICATE", &[1, 2]).to_string();
+        let two = encode("CERTIFICATE", &[3]).to_string();
+        let text = format!("text\n{one}{}more\n{two}", *encode("OTHER", &[9]));
+        let all = decode_all(&text, "CERTIFICATE").unwrap();
+        assert_eq!(all, [vec![1, 2], vec![3]]);
+        let bad = "-----BEGIN CERTIFICATE-----\n%\n-----END CERTIFICATE-----\n";
+        assert!(decode_all(bad, "CERTIFICATE").is_none());
     }
 
     #[test]

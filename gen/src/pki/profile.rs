@@ -20,6 +20,9 @@ pub enum Authority {
     FrontProxy,
     /// etcd's.
     Etcd,
+    /// That of Docker daemons and their clients: whoever has a certificate of
+    /// it is root on every machine, so that it is none of the others.
+    Docker,
 }
 
 impl Authority {
@@ -29,6 +32,20 @@ impl Authority {
             Self::Cluster => "ca",
             Self::FrontProxy => "front-proxy-ca",
             Self::Etcd => "etcd/ca",
+            Self::Docker => "docker/ca",
+        }
+    }
+
+    /// Every one that a cluster has.
+    pub const ALL: [Self; 3] = [Self::Cluster, Self::FrontProxy, Self::Etcd];
+
+    /// What it is called in commands.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::FrontProxy => "front-proxy",
+            Self::Etcd => "etcd",
+            Self::Docker => "docker",
         }
     }
 
@@ -38,6 +55,7 @@ impl Authority {
             Self::Cluster => "kubernetes",
             Self::FrontProxy => "front-proxy-ca",
             Self::Etcd => "etcd-ca",
+            Self::Docker => "docker-ca",
         }
     }
 }
@@ -73,6 +91,10 @@ pub enum Leaf {
     Admin,
     /// The operator when RBAC itself is broken.
     SuperAdmin,
+    /// The Docker daemon.
+    DockerServer,
+    /// The operator towards Docker daemons.
+    DockerClient,
 }
 
 impl Leaf {
@@ -93,6 +115,8 @@ impl Leaf {
             Self::Scheduler => "scheduler",
             Self::Admin => "admin",
             Self::SuperAdmin => "super-admin",
+            Self::DockerServer => "docker/server",
+            Self::DockerClient => "docker/client",
         }
     }
 
@@ -104,6 +128,7 @@ impl Leaf {
             | Self::EtcdServer
             | Self::EtcdPeer
             | Self::EtcdHealthcheckClient => Authority::Etcd,
+            Self::DockerServer | Self::DockerClient => Authority::Docker,
             _ => Authority::Cluster,
         }
     }
@@ -151,6 +176,10 @@ pub fn authorities(role: Role) -> &'static [(Authority, bool)] {
 /// The certificates of a machine.
 pub fn leaves(cluster: &Cluster, machine: &Machine) -> Vec<Leaf> {
     let mut leaves = Vec::new();
+    if machine.shared.is_some() {
+        // What one machine has all would have; each asks for its own.
+        return leaves;
+    }
     if machine.role == Role::Master {
         leaves.extend([
             Leaf::Apiserver,
@@ -169,7 +198,13 @@ pub fn leaves(cluster: &Cluster, machine: &Machine) -> Vec<Leaf> {
         ]);
     }
     if machine.role.runs_kubelet() {
-        leaves.extend([Leaf::KubeletClient, Leaf::KubeletServer, Leaf::KubeProxy]);
+        leaves.extend([Leaf::KubeletClient, Leaf::KubeProxy]);
+        if !cluster.asks_to_serve(machine) {
+            leaves.push(Leaf::KubeletServer);
+        }
+    }
+    if cluster.docker_on(machine).is_some() {
+        leaves.push(Leaf::DockerServer);
     }
     leaves
 }
@@ -200,6 +235,8 @@ pub fn of_machine(leaf: Leaf, cluster: &Cluster, machine: &Machine) -> Profile {
         Leaf::Scheduler => client("system:kube-scheduler", None),
         Leaf::Admin => client("kubernetes-admin", Some(CLUSTER_ADMINS)),
         Leaf::SuperAdmin => client("kubernetes-super-admin", Some("system:masters")),
+        Leaf::DockerServer => server(machine.name.as_str(), machine_names(machine)),
+        Leaf::DockerClient => of_docker_client().1,
     }
 }
 
@@ -217,6 +254,16 @@ pub fn of_operator(super_admin: bool) -> (Leaf, Profile) {
         let profile = client("kubernetes-admin", Some(CLUSTER_ADMINS));
         (Leaf::Admin, profile)
     }
+}
+
+/// What stands in the operator's certificate for Docker daemons.
+pub fn of_docker_client() -> (Leaf, Profile) {
+    (Leaf::DockerClient, client("docker-client", None))
+}
+
+/// All certificates of the operator.
+pub fn of_operators() -> [(Leaf, Profile); 3] {
+    [of_operator(false), of_operator(true), of_docker_client()]
 }
 
 fn client(common_name: &str, organization: Option<&'static str>) -> Profile {
@@ -280,5 +327,9 @@ fn apiserver_names(cluster: &Cluster, machine: &Machine) -> BTreeSet<AltName> {
             .map(AltName::Address),
     );
     names.extend(cluster.cert_sans.iter().map(of_host));
+    if cluster.balanced {
+        // Who is sent on to any of them may ask for any of them.
+        names.extend(cluster.of_role(Role::Master).flat_map(machine_names));
+    }
     names
 }

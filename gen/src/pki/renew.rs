@@ -1,9 +1,11 @@
 //! Leaves made anew before their time. Authorities stay: they are the cluster.
 
 use anyhow::Result;
+use units::types::Role;
 
+use super::Pki;
+use super::inventory::{Kind, inventory};
 use super::profile::{self, Authority};
-use super::{Pki, inventory};
 use crate::cluster::Cluster;
 use crate::report::{Finding, Report};
 use crate::yaml::nearest;
@@ -11,8 +13,8 @@ use crate::yaml::nearest;
 impl Pki {
     /// Makes leaves anew that are there: all, or those that `names` mean. A
     /// name is a certificate's (`nodes/master/apiserver`, `admin`), a
-    /// machine's (`master`), or a kind's (`apiserver`, `etcd/server`). Says
-    /// which machines' documents have changed.
+    /// machine's (`master`), a kind's (`apiserver`, `etcd/server`), or a token's
+    /// (`pools/workers`). Says which machines' documents have changed.
     pub fn renew(&mut self, cluster: &Cluster, names: &[String]) -> Result<Vec<String>> {
         self.renewing = self.chosen(names)?.into_iter().collect();
         let mut changed = Vec::new();
@@ -31,15 +33,29 @@ impl Pki {
             }
             changed.push(machine.name.to_string());
         }
-        for super_admin in [false, true] {
-            let (leaf, profile) = profile::of_operator(super_admin);
+        for (leaf, profile) in profile::of_operators() {
             if self.renewing.contains(leaf.stem()) {
                 self.leaf(leaf.authority(), leaf.stem(), &profile)?;
                 self.renewing.remove(leaf.stem());
             }
         }
+        for pool in &cluster.pools {
+            let Some(stem) = pool.token().filter(|s| self.renewing.contains(s)) else {
+                continue;
+            };
+            self.token(pool)?;
+            self.renewing.remove(&stem);
+            let masters = cluster.of_role(Role::Master).map(|m| m.name.to_string());
+            for name in masters.chain([pool.name.to_string()]) {
+                if !changed.contains(&name) {
+                    changed.push(name);
+                }
+            }
+        }
         for stem in std::mem::take(&mut self.renewing) {
-            let file = self.shown(&format!("{stem}.crt"));
+            let token = self.store.path(&format!("{stem}.token")).exists();
+            let ending = if token { "token" } else { "crt" };
+            let file = self.shown(&format!("{stem}.{ending}"));
             self.notes.push(format!(
                 "left {file} as it is: cluster.yaml does not ask for it"
             ));
@@ -54,7 +70,9 @@ impl Pki {
         let all = inventory(workspace, self.now)?;
         let leaves = || all.iter().filter(|l| !l.authority);
         if names.is_empty() {
-            return Ok(leaves().map(|l| l.name.clone()).collect());
+            // Tokens are made anew by themselves.
+            let leaves = leaves().filter(|l| l.kind == Kind::Certificate);
+            return Ok(leaves.map(|l| l.name.clone()).collect());
         }
         let mut report = Report::default();
         let mut chosen = Vec::new();
@@ -65,12 +83,15 @@ impl Pki {
             if chosen.len() > before {
                 continue;
             }
-            let authorities = [Authority::Cluster, Authority::FrontProxy, Authority::Etcd];
-            report.add(if authorities.iter().any(|a| a.stem() == name) {
-                Finding::new(format!("{name} is an authority, and is kept"))
-                    .help("everything it has signed would have to be replaced at once")
+            let authority = Authority::ALL.into_iter().find(|a| a.stem() == name);
+            report.add(if let Some(authority) = authority {
+                Finding::new(format!("{name} is an authority, and is kept")).help(format!(
+                    "kgen certs rotate-ca {} replaces it, in stages",
+                    authority.name()
+                ))
             } else {
-                let finding = Finding::new(format!("no certificate in pki/ is called {name}"));
+                let finding =
+                    Finding::new(format!("no certificate or token in pki/ is called {name}"));
                 let known = leaves().map(|l| l.name.as_str());
                 finding.help(match nearest(name, known) {
                     Some(nearest) => format!("did you mean {nearest}?"),

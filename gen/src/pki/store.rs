@@ -4,10 +4,11 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 
-use crate::out::{self, Job, PUBLIC_MODE, SECRET_MODE};
+use crate::out::{PUBLIC_MODE, SECRET_MODE, Stage};
 use crate::secret::Secret;
 
 /// The folder and what is to be written to it.
@@ -16,23 +17,8 @@ pub struct Store {
     folder: PathBuf,
     /// Held until the store goes: two kgen at once do not both make an
     /// authority. The lock is on the folder above, which exists.
-    _lock: File,
-    pending: Vec<Write>,
-}
-
-#[derive(Debug)]
-struct Write {
-    file: String,
-    content: Content,
-}
-
-#[derive(Debug)]
-enum Content {
-    Public(String),
-    Secret(Secret),
-    /// The file goes, so that a key is never beside a certificate that is not
-    /// its own, whenever the program is stopped.
-    Remove,
+    _lock: Arc<File>,
+    stage: Stage,
 }
 
 impl Store {
@@ -46,8 +32,8 @@ impl Store {
         let folder = workspace.join("pki");
         Ok(Self {
             folder: folder.strip_prefix(".").unwrap_or(&folder).to_owned(),
-            _lock: lock,
-            pending: Vec::new(),
+            _lock: Arc::new(lock),
+            stage: Stage::default(),
         })
     }
 
@@ -85,45 +71,53 @@ impl Store {
     }
 
     /// Notes a certificate and its key to be written.
-    pub fn put_pair(&mut self, stem: &str, certificate: String, key: Secret) {
+    pub fn put_pair(&mut self, stem: &str, certificate: String, key: &Secret) -> Result<()> {
         let crt = format!("{stem}.crt");
+        // The old one goes first, so that a key is never beside a certificate
+        // that is not its own, whenever the program is stopped.
         if self.path(&crt).exists() {
-            self.put(crt.clone(), Content::Remove);
+            self.stage.remove(self.path(&crt));
         }
-        self.put(format!("{stem}.key"), Content::Secret(key));
-        self.put(crt, Content::Public(certificate));
+        self.put_secret(&format!("{stem}.key"), key)?;
+        self.put_public(&crt, certificate)
     }
 
     /// Notes a file with a key to be written.
-    pub fn put_secret(&mut self, file: &str, content: Secret) {
-        self.put(file.to_owned(), Content::Secret(content));
+    pub fn put_secret(&mut self, file: &str, content: &Secret) -> Result<()> {
+        self.stage
+            .write(self.path(file), content.expose(), SECRET_MODE)
     }
 
     /// Notes a file that everybody may read to be written.
-    pub fn put_public(&mut self, file: &str, content: String) {
-        self.put(file.to_owned(), Content::Public(content));
+    pub fn put_public(&mut self, file: &str, content: String) -> Result<()> {
+        self.stage.write(self.path(file), content, PUBLIC_MODE)
     }
 
-    fn put(&mut self, file: String, content: Content) {
-        self.pending.push(Write { file, content });
+    /// Notes a file to be taken away, if it is there.
+    pub fn remove(&mut self, file: &str) {
+        let path = self.path(file);
+        if path.exists() {
+            self.stage.remove(path);
+        }
+    }
+
+    /// Takes over what another thread noted.
+    pub fn join(&mut self, other: Self) -> Result<()> {
+        self.stage.append(other.stage)
     }
 
     /// Writes what was noted.
     pub fn commit(&mut self) -> Result<()> {
-        let pending = std::mem::take(&mut self.pending);
-        let jobs: Vec<Job<'_>> = pending
-            .iter()
-            .map(|write| {
-                let path = self.path(&write.file);
-                let (bytes, mode) = match &write.content {
-                    Content::Public(text) => (text.as_bytes(), PUBLIC_MODE),
-                    Content::Secret(secret) => (secret.expose(), SECRET_MODE),
-                    Content::Remove => return Job::Remove { path },
-                };
-                Job::Write { path, bytes, mode }
-            })
-            .collect();
-        out::apply(&jobs)?;
+        std::mem::take(&mut self.stage).commit()?;
         Ok(())
+    }
+
+    /// The same folder for another thread, with a stage of its own.
+    pub fn fork(&self) -> Self {
+        Self {
+            folder: self.folder.clone(),
+            _lock: Arc::clone(&self._lock),
+            stage: Stage::default(),
+        }
     }
 }

@@ -16,29 +16,43 @@ use crate::secret::Secret;
 pub const CONTROLLER_MANAGER_KUBECONFIG: &str = "/etc/kubernetes/controller-manager.conf";
 /// The scheduler's identity.
 pub const SCHEDULER_KUBECONFIG: &str = "/etc/kubernetes/scheduler.conf";
+/// The certificate that signs, where ca.crt holds others as well.
+pub const SIGNING_CERT: &str = "/etc/kubernetes/pki/ca-signing.crt";
 /// How secrets are encrypted at rest.
 const ENCRYPTION: &str = "/etc/kubernetes/encryption.yaml";
 
 /// The drop-ins of the three services.
-pub fn drop_ins(cluster: &Cluster, machine: &Machine) -> [PlannedFile; 3] {
-    let overrides = &cluster.overrides;
-    [
-        drop_in(
-            Service::KubeApiserver,
-            apiserver(cluster, machine),
-            &overrides.apiserver,
-        ),
-        drop_in(
-            Service::KubeControllerManager,
-            controller_manager(cluster),
-            &overrides.controller_manager,
-        ),
-        drop_in(Service::KubeScheduler, scheduler(), &overrides.scheduler),
-    ]
+pub fn drop_ins(cluster: &Cluster, machine: &Machine, signing: bool) -> [PlannedFile; 3] {
+    flags(cluster, machine, signing).map(|(service, flags)| drop_in(service, &flags))
 }
 
-fn drop_in(service: Service, mut args: Args, over: &Args) -> PlannedFile {
-    args.extend(over.iter().map(|(k, v)| (k.clone(), v.clone())));
+/// The flags of the three programs, however they run. `signing`: the signing
+/// certificate has a file of its own, since the controller manager takes one
+/// certificate only.
+pub fn flags(cluster: &Cluster, machine: &Machine, signing: bool) -> [(Service, Args); 3] {
+    let overrides = &cluster.overrides;
+    let mut controllers = controller_manager(cluster);
+    if signing {
+        let flag = "cluster-signing-cert-file".to_owned();
+        controllers.insert(flag, SIGNING_CERT.to_owned());
+    }
+    let apiserver = apiserver(cluster, machine);
+    [
+        (Service::KubeApiserver, apiserver, &overrides.apiserver),
+        (
+            Service::KubeControllerManager,
+            controllers,
+            &overrides.controller_manager,
+        ),
+        (Service::KubeScheduler, scheduler(), &overrides.scheduler),
+    ]
+    .map(|(service, mut args, over)| {
+        args.extend(over.iter().map(|(k, v)| (k.clone(), v.clone())));
+        (service, args)
+    })
+}
+
+fn drop_in(service: Service, args: &Args) -> PlannedFile {
     let program = format!("{}/{service}", paths::KUBERNETES_BIN);
     let args: Vec<String> = args
         .iter()
@@ -108,7 +122,10 @@ fn apiserver(cluster: &Cluster, machine: &Machine) -> Args {
         ),
         ("authorization-mode", "Node,RBAC".into()),
         ("client-ca-file", paths::CA_CERT.into()),
-        ("enable-admission-plugins", "NodeRestriction".into()),
+        (
+            "enable-admission-plugins",
+            "DenyServiceExternalIPs,NodeRestriction".into(),
+        ),
         ("enable-bootstrap-token-auth", "true".into()),
         ("encryption-provider-config", ENCRYPTION.into()),
         ("etcd-cafile", pki("etcd/ca.crt")),
@@ -154,10 +171,10 @@ fn apiserver(cluster: &Cluster, machine: &Machine) -> Args {
 }
 
 /// A kubelet's certificate answers to its addresses where they are known
-/// beforehand, and to its name in any case.
+/// beforehand or it asked for it itself, and to its name in any case.
 fn kubelet_addresses(cluster: &Cluster) -> String {
     let mut with_kubelet = cluster.machines.iter().filter(|m| m.role.runs_kubelet());
-    if with_kubelet.all(|m| m.address().is_some()) {
+    if with_kubelet.all(|m| m.address().is_some() || cluster.asks_to_serve(m)) {
         "InternalIP,Hostname".into()
     } else {
         "Hostname,InternalIP".into()
@@ -185,6 +202,8 @@ fn controller_manager(cluster: &Cluster) -> Args {
         ("root-ca-file", paths::CA_CERT.into()),
         ("service-account-private-key-file", pki("sa.key")),
         ("service-cluster-ip-range", list(&cluster.service_cidrs)),
+        // Of its own default, 12500, a small etcd takes notice.
+        ("terminated-pod-gc-threshold", "1000".into()),
         ("use-service-account-credentials", "true".into()),
     ]));
     let masks = cluster.pod_cidrs.iter().map(|net| {

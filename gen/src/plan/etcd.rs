@@ -16,6 +16,8 @@ use crate::cluster::{Cluster, Machine, url_host};
 const CLIENT: u16 = 2379;
 /// The port for other members.
 const PEER: u16 = 2380;
+/// The port for metrics and health.
+const METRICS: u16 = 2381;
 
 /// Where the API server on a master finds etcd: on its own machine, or at the
 /// machines that run nothing else.
@@ -31,6 +33,22 @@ pub fn endpoints(cluster: &Cluster) -> Vec<String> {
 
 /// The member's configuration.
 pub fn config(cluster: &Cluster, machine: &Machine) -> Result<PlannedFile> {
+    let config = settings(cluster, machine);
+    Ok(public(paths::ETCD_CONFIG, overlay::yaml(&config)?))
+}
+
+/// The port at which the member tells its health without TLS.
+pub fn metrics_port(config: &Value) -> u16 {
+    let urls = config["listen-metrics-urls"].as_str().unwrap_or_default();
+    let port = urls
+        .split(',')
+        .next()
+        .and_then(|url| url.rsplit(':').next());
+    port.and_then(|port| port.parse().ok()).unwrap_or(METRICS)
+}
+
+/// What stands in the member's configuration.
+pub fn settings(cluster: &Cluster, machine: &Machine) -> Value {
     let own = cluster.etcd_host(machine);
     let members: Vec<String> = cluster
         .etcd_members()
@@ -41,7 +59,7 @@ pub fn config(cluster: &Cluster, machine: &Machine) -> Result<PlannedFile> {
         "data-dir": paths::ETCD_DATA,
         "listen-client-urls": listen(cluster, machine, CLIENT, true),
         "listen-peer-urls": listen(cluster, machine, PEER, false),
-        "listen-metrics-urls": "http://127.0.0.1:2381",
+        "listen-metrics-urls": format!("http://127.0.0.1:{METRICS}"),
         "advertise-client-urls": format!("https://{own}:{CLIENT}"),
         "initial-advertise-peer-urls": format!("https://{own}:{PEER}"),
         "initial-cluster": members.join(","),
@@ -57,7 +75,7 @@ pub fn config(cluster: &Cluster, machine: &Machine) -> Result<PlannedFile> {
         "auto-compaction-retention": "8h",
     });
     overlay::lay(&mut config, &cluster.overrides.etcd);
-    Ok(public(paths::ETCD_CONFIG, overlay::yaml(&config)?))
+    config
 }
 
 fn transport(name: &str) -> Value {

@@ -9,7 +9,8 @@ use anyhow::{Result, anyhow};
 
 use super::kubeconfig::{KubeconfigUser, kubeconfig};
 use super::{
-    Content, Parts, PlannedFile, RemoteFile, control_plane, etcd, kubelet, node_config, units,
+    Content, Parts, PlannedFile, RemoteFile, control_plane, docker, etcd, hooks, kubelet,
+    node_config, ntp, pools, proxy, registries, static_pods, units,
 };
 use crate::pki::{Authority, Leaf};
 use crate::secret::Secret;
@@ -21,11 +22,7 @@ pub fn public(path: impl Into<String>, text: impl Into<Cow<'static, str>>) -> Pl
 
 /// A file with key material, for root alone.
 pub fn secret(path: impl Into<String>, secret: Secret) -> PlannedFile {
-    PlannedFile {
-        path: path.into(),
-        mode: FileMode::SECRET,
-        content: Content::Secret(secret),
-    }
+    PlannedFile::new(path, FileMode::SECRET, Content::Secret(secret))
 }
 
 /// Every file but node.yaml.
@@ -34,11 +31,16 @@ pub fn all(parts: Parts<'_>) -> Result<Vec<PlannedFile>> {
     files.push(knode_list(parts));
     files.extend(pki(parts));
     files.extend(kubeconfigs(parts)?);
+    files.extend(pools::kubeconfigs(parts)?);
+    files.extend(pools::objects(parts)?);
     let (cluster, machine) = (parts.cluster, parts.machine);
     if machine.role.runs_kubelet() {
         files.push(kubelet::config(cluster, machine)?);
         files.push(kubelet::proxy_config(cluster)?);
         files.extend(units::runtime(cluster));
+    }
+    if let Some(port) = cluster.docker_on(machine) {
+        files.extend(docker::files(port)?);
     }
     if cluster.runs_etcd(machine) {
         files.push(etcd::config(cluster, machine)?);
@@ -46,9 +48,18 @@ pub fn all(parts: Parts<'_>) -> Result<Vec<PlannedFile>> {
     if let Some(keys) = &parts.material.master {
         files.push(control_plane::encryption(&keys.encryption)?);
     }
-    if machine.role == Role::Master {
-        files.extend(control_plane::drop_ins(cluster, machine));
+    files.extend(static_pods::files(parts)?);
+    if machine.role == Role::Master && !cluster.static_pods {
+        files.extend(control_plane::drop_ins(
+            cluster,
+            machine,
+            parts.material.signing.is_some(),
+        ));
     }
+    files.extend(proxy::files(parts));
+    files.extend(ntp::files(parts));
+    files.extend(registries::files(parts)?);
+    files.extend(hooks::files(parts));
     Ok(files)
 }
 
@@ -70,10 +81,9 @@ fn static_files(parts: Parts<'_>) -> Vec<PlannedFile> {
             .filter_map(|s| embedded::unit(s, runtime)),
     );
     all.into_iter()
-        .map(|file| PlannedFile {
-            path: file.path.to_owned(),
-            mode: file.mode,
-            content: Content::Public(Cow::Borrowed(file.content)),
+        .map(|file| {
+            let content = Content::Public(Cow::Borrowed(file.content));
+            PlannedFile::new(file.path, file.mode, content)
         })
         .collect()
 }
@@ -89,12 +99,13 @@ fn knode_list(parts: Parts<'_>) -> PlannedFile {
 }
 
 /// knode itself, where there is one knode in one place. Of several, only the
-/// bootstrap script knows which to take.
+/// bootstrap script knows which to take, as it alone knows the proxy.
 pub fn knode(parts: Parts<'_>) -> Option<RemoteFile> {
     let [source] = parts.knode else {
         return None;
     };
-    (source.arch == parts.machine.arch).then(|| RemoteFile {
+    let direct = parts.system.proxy.is_none();
+    (direct && source.arch == parts.machine.arch).then(|| RemoteFile {
         path: paths::KNODE,
         mode: FileMode::EXECUTABLE,
         url: source.url.clone(),
@@ -106,17 +117,20 @@ pub fn knode(parts: Parts<'_>) -> Option<RemoteFile> {
 fn pki(parts: Parts<'_>) -> Vec<PlannedFile> {
     let mut files = Vec::new();
     for (authority, (certificate, key)) in &parts.material.authorities {
-        let stem = format!("{}/{}", paths::PKI, authority.stem());
+        let stem = place(authority.stem());
         files.push(public(format!("{stem}.crt"), certificate.clone()));
         if let Some(key) = key {
             files.push(secret(format!("{stem}.key"), key.clone()));
         }
     }
+    if let Some(signing) = &parts.material.signing {
+        files.push(public(control_plane::SIGNING_CERT, signing.clone()));
+    }
     for (leaf, pair) in &parts.material.leaves {
         if is_in_kubeconfig(*leaf) {
             continue;
         }
-        let stem = format!("{}/{}", paths::PKI, leaf.stem());
+        let stem = place(leaf.stem());
         files.push(public(format!("{stem}.crt"), pair.certificate.clone()));
         files.push(secret(format!("{stem}.key"), pair.key.clone()));
     }
@@ -129,6 +143,11 @@ fn pki(parts: Parts<'_>) -> Vec<PlannedFile> {
         ));
     }
     files
+}
+
+/// Where a file of `pki/` lands, without its ending.
+fn place(stem: &str) -> String {
+    docker::place(stem).unwrap_or_else(|| format!("{}/{stem}", paths::PKI))
 }
 
 /// Whether a certificate lands within a kubeconfig, not as a file.
@@ -151,16 +170,22 @@ fn kubeconfig_of(leaf: Leaf) -> Option<(&'static str, &'static str)> {
 }
 
 fn kubeconfigs(parts: Parts<'_>) -> Result<Vec<PlannedFile>> {
-    let server = parts.cluster.api_url(parts.machine);
+    let of_machine = parts.cluster.api_url(parts.machine);
+    let own = parts.cluster.own_api_url();
     let mut files = Vec::new();
     for (leaf, pair) in &parts.material.leaves {
         let Some((path, user)) = kubeconfig_of(*leaf) else {
             continue;
         };
         let authority = authority(parts)?;
+        let server = match leaf {
+            // The control plane never leaves its machine.
+            Leaf::ControllerManager | Leaf::Scheduler => &own,
+            _ => &of_machine,
+        };
         let text = kubeconfig(KubeconfigUser {
             cluster: &parts.cluster.name,
-            server: &server,
+            server,
             authority,
             user,
             pair,
@@ -170,7 +195,8 @@ fn kubeconfigs(parts: Parts<'_>) -> Result<Vec<PlannedFile>> {
     Ok(files)
 }
 
-fn authority<'p>(parts: Parts<'p>) -> Result<&'p str> {
+/// The certificate of the cluster's authority, PEM.
+pub fn authority<'p>(parts: Parts<'p>) -> Result<&'p str> {
     let authority = parts.material.authorities.get(&Authority::Cluster);
     authority
         .map(|(certificate, _)| certificate.as_str())

@@ -23,19 +23,49 @@ pub struct KubeconfigUser<'p> {
     pub pair: &'p Pair,
 }
 
-/// Writes a kubeconfig; every value in it is plain in YAML.
+/// How a user proves itself.
+#[derive(Debug, Clone, Copy)]
+pub enum Credentials<'p> {
+    /// With a certificate and its key.
+    Pair(&'p Pair),
+    /// With a bearer token.
+    Token(&'p Secret),
+    /// With a PEM file that has both certificate and key, and is not there
+    /// yet.
+    File(&'p str),
+}
+
+/// Writes a kubeconfig.
 pub fn kubeconfig(user: KubeconfigUser<'_>) -> Secret {
-    let KubeconfigUser {
-        cluster,
-        server,
-        user: name,
-        ..
-    } = user;
-    let authority = STANDARD.encode(user.authority);
-    let certificate = STANDARD.encode(&user.pair.certificate);
-    let key = Zeroizing::new(STANDARD.encode(user.pair.key.expose()));
-    let key = key.as_str();
-    Secret::from(format!(
+    let pair = Credentials::Pair(user.pair);
+    let text = write(user.cluster, user.server, user.authority, user.user, pair);
+    Secret::from(text.as_str().to_owned())
+}
+
+/// The same for any credentials; every value in it is plain in YAML.
+pub fn write(
+    cluster: &str,
+    server: &str,
+    authority: &str,
+    name: &str,
+    credentials: Credentials<'_>,
+) -> Zeroizing<String> {
+    let authority = STANDARD.encode(authority);
+    let credentials = match credentials {
+        Credentials::Pair(pair) => {
+            let certificate = STANDARD.encode(&pair.certificate);
+            let key = Zeroizing::new(STANDARD.encode(pair.key.expose()));
+            let key = key.as_str();
+            format!("client-certificate-data: {certificate}\n    client-key-data: {key}")
+        }
+        Credentials::Token(token) => {
+            format!("token: {}", token.expose_text().unwrap_or_default())
+        }
+        Credentials::File(path) => format!("client-certificate: {path}\n    client-key: {path}"),
+    };
+    let credentials = Zeroizing::new(credentials);
+    let credentials = credentials.as_str();
+    Zeroizing::new(format!(
         "apiVersion: v1
 kind: Config
 clusters:
@@ -46,8 +76,7 @@ clusters:
 users:
 - name: {name}
   user:
-    client-certificate-data: {certificate}
-    client-key-data: {key}
+    {credentials}
 contexts:
 - name: {name}@{cluster}
   context:

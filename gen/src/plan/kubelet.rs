@@ -4,7 +4,7 @@
 
 use ::units::node_config::CgroupDriver;
 use ::units::paths;
-use ::units::types::Role;
+use ::units::types::{FileMode, Role};
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -45,12 +45,10 @@ pub fn config(cluster: &Cluster, machine: &Machine) -> Result<PlannedFile> {
         "readOnlyPort": 0,
         "healthzBindAddress": "127.0.0.1",
         "healthzPort": 10248,
-        "tlsCertFile": format!("{}/kubelet.crt", paths::PKI),
-        "tlsPrivateKeyFile": format!("{}/kubelet.key", paths::PKI),
         "tlsMinVersion": "VersionTLS12",
         "tlsCipherSuites": TLS_SUITES,
         "rotateCertificates": true,
-        "serverTLSBootstrap": false,
+        "serverTLSBootstrap": cluster.asks_to_serve(machine),
         "containerRuntimeEndpoint": format!("unix://{}", paths::CONTAINERD_SOCKET),
         "cgroupDriver": cgroup_driver,
         "clusterDNS": cluster.dns_service(),
@@ -62,6 +60,13 @@ pub fn config(cluster: &Cluster, machine: &Machine) -> Result<PlannedFile> {
         "shutdownGracePeriodCriticalPods": "10s",
         "volumePluginDir": VOLUME_PLUGINS,
     });
+    if !cluster.asks_to_serve(machine) {
+        config["tlsCertFile"] = json!(format!("{}/kubelet.crt", paths::PKI));
+        config["tlsPrivateKeyFile"] = json!(format!("{}/kubelet.key", paths::PKI));
+    }
+    if let Some(id) = &machine.provider_id {
+        config["providerID"] = json!(id);
+    }
     if machine.role == Role::Master {
         config["staticPodPath"] = json!(format!("{}/manifests", paths::KUBERNETES));
     }
@@ -70,7 +75,15 @@ pub fn config(cluster: &Cluster, machine: &Machine) -> Result<PlannedFile> {
         // again and has to know.
         config["registerWithTaints"] = serde_json::to_value(&machine.taints)?;
     }
-    laid_over(paths::KUBELET_CONFIG, config, &cluster.overrides.kubelet)
+    let all = [&cluster.overrides.kubelet]
+        .into_iter()
+        .chain(&machine.kubelet);
+    let file = laid_over(paths::KUBELET_CONFIG, config, all)?;
+    // As the CIS benchmark (4.1.9) has it, though there is no secret in it.
+    Ok(PlannedFile {
+        mode: FileMode::SECRET,
+        ..file
+    })
 }
 
 /// kube-proxy's configuration.
@@ -89,11 +102,17 @@ pub fn proxy_config(cluster: &Cluster) -> Result<PlannedFile> {
     laid_over(
         paths::KUBE_PROXY_CONFIG,
         config,
-        &cluster.overrides.kube_proxy,
+        [&cluster.overrides.kube_proxy],
     )
 }
 
-fn laid_over(path: &str, mut config: Value, over: &Value) -> Result<PlannedFile> {
-    overlay::lay(&mut config, over);
+fn laid_over<'v>(
+    path: &str,
+    mut config: Value,
+    all: impl IntoIterator<Item = &'v Value>,
+) -> Result<PlannedFile> {
+    for over in all {
+        overlay::lay(&mut config, over);
+    }
     Ok(public(path, overlay::yaml(&config)?))
 }

@@ -2,15 +2,24 @@
 //! dialects.
 
 mod control_plane;
+mod docker;
 mod etcd;
+mod extras;
 mod files;
+mod hooks;
 mod kubeconfig;
 mod kubelet;
 mod node_config;
+mod ntp;
 mod overlay;
+mod pools;
+mod proxy;
+mod registries;
+mod static_pods;
 mod units;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use ::units::embedded;
 use ::units::node_config::Artifact;
@@ -18,22 +27,34 @@ use ::units::types::{FileMode, NodeName};
 use anyhow::{Result, ensure};
 
 pub use kubeconfig::{KubeconfigUser, kubeconfig};
+pub use pools::token_object;
 
 use crate::artifacts::KnodeSource;
 use crate::cluster::{Cluster, Machine};
 use crate::pki::Material;
 use crate::secret::Secret;
+use crate::system::{Origin, Owner, Package, Ssh, System};
 
 /// Everything that one machine is given, in no language yet.
 #[derive(Debug)]
 pub struct NodePlan {
-    /// The machine's name, its host name too.
-    pub hostname: NodeName,
+    /// Whose plan it is, for messages.
+    pub name: NodeName,
+    /// The host name; absent where several machines have one document, and
+    /// each has a host name already.
+    pub hostname: Option<NodeName>,
     /// The files in the order in which they are written: what brings knode, then
-    /// node.yaml with its manifest, then all others by path.
+    /// node.yaml with its manifest, then all others of ours by path, then the
+    /// operator's.
     pub files: Vec<PlannedFile>,
     /// The unit that is enabled and started; its file is among the files.
     pub target: &'static str,
+    /// Other units that are enabled, and started with the next boot.
+    pub enabled: Vec<String>,
+    /// Packages of the distribution that are installed.
+    pub packages: Vec<Package>,
+    /// Who may log in.
+    pub ssh: Ssh,
     /// What the machine may fetch while it boots, if its language can; its
     /// bootstrap script makes sure of it in any case.
     pub remote: Option<RemoteFile>,
@@ -48,6 +69,10 @@ pub struct PlannedFile {
     pub mode: FileMode,
     /// The bytes.
     pub content: Content,
+    /// Whose it is; absent: root's.
+    pub owner: Option<Owner>,
+    /// Where the operator typed it, if it is the operator's.
+    pub origin: Option<Origin>,
 }
 
 /// One file that is fetched, from one place.
@@ -68,6 +93,8 @@ pub struct RemoteFile {
 pub enum Content {
     /// Anybody may see them.
     Public(Cow<'static, str>),
+    /// The same for what is not text.
+    Binary(Vec<u8>),
     /// There is key material in them.
     Secret(Secret),
 }
@@ -75,10 +102,25 @@ pub enum Content {
 impl PlannedFile {
     /// A file that everybody may read.
     pub fn public(path: impl Into<String>, text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(path, FileMode::PUBLIC, Content::Public(text.into()))
+    }
+
+    /// A file of root's.
+    pub fn new(path: impl Into<String>, mode: FileMode, content: Content) -> Self {
         Self {
             path: path.into(),
-            mode: FileMode::PUBLIC,
-            content: Content::Public(text.into()),
+            mode,
+            content,
+            owner: None,
+            origin: None,
+        }
+    }
+
+    /// The owner as documents name it.
+    pub fn owned_by(&self) -> String {
+        match &self.owner {
+            Some(owner) => owner.to_string(),
+            None => Owner::ROOT.to_owned(),
         }
     }
 }
@@ -88,6 +130,7 @@ impl Content {
     pub fn bytes(&self) -> &[u8] {
         match self {
             Self::Public(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
             Self::Secret(secret) => secret.expose(),
         }
     }
@@ -98,20 +141,27 @@ impl Content {
 pub struct Parts<'p> {
     /// The cluster.
     pub cluster: &'p Cluster,
-    /// The machine, one of the cluster's.
+    /// The machine or machines, one of the cluster's [`Cluster::documents`].
     pub machine: &'p Machine,
     /// Its certificates and keys.
     pub material: &'p Material,
     /// Its downloads.
     pub artifacts: &'p [Artifact],
+    /// The version of etcd that the lock names, if it names one.
+    pub etcd_version: Option<&'p str>,
     /// Where it finds knode.
     pub knode: &'p [KnodeSource],
+    /// What it is given besides Kubernetes.
+    pub system: &'p System,
 }
 
 /// Readers stop at the first file that they cannot write, and uploads are cut
 /// at the end: what brings knode comes first, so that it can say so (F30).
-fn rank(path: &str) -> u8 {
+fn rank(file: &PlannedFile) -> u8 {
+    let path = file.path.as_str();
     match path {
+        // What may fail to be written is not ours.
+        _ if file.origin.is_some() => 3,
         ::units::paths::BOOTSTRAP_SCRIPT | ::units::paths::KNODE_SOURCES => 0,
         _ if path.contains("/knode.service") || path.contains("/knode-bootstrap.service") => 0,
         _ if path.contains("/systemd/system/kubernetes-") => 0,
@@ -124,20 +174,22 @@ impl NodePlan {
     /// Plans a machine.
     pub fn new(parts: Parts<'_>) -> Result<Self> {
         let mut files = files::all(parts)?;
+        let brought = extras::add(&mut files, parts)?;
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files.push(node_config::file(parts, &files)?);
-        files.sort_by(|a, b| rank(&a.path).cmp(&rank(&b.path)).then(a.path.cmp(&b.path)));
-        for pair in files.windows(2) {
-            ensure!(
-                pair[0].path != pair[1].path,
-                "{} is planned twice",
-                pair[0].path
-            );
+        files.sort_by(|a, b| rank(a).cmp(&rank(b)).then(a.path.cmp(&b.path)));
+        let mut seen = BTreeSet::new();
+        for file in &files {
+            ensure!(seen.insert(&file.path), "{} is planned twice", file.path);
         }
         Ok(Self {
-            hostname: parts.machine.name.clone(),
+            name: parts.machine.name.clone(),
+            hostname: (parts.machine.shared.is_none()).then(|| parts.machine.name.clone()),
             files,
             target: embedded::target_name(parts.machine.role),
+            enabled: brought.enabled,
+            packages: brought.packages,
+            ssh: parts.system.ssh.of_use(),
             remote: files::knode(parts),
         })
     }
@@ -147,17 +199,24 @@ impl NodePlan {
         let files = self.files.iter().map(|file| PlannedFile {
             path: file.path.clone(),
             mode: file.mode,
-            content: Content::Public(match &file.content {
-                Content::Public(text) => text.clone(),
+            content: match &file.content {
+                Content::Public(text) => Content::Public(text.clone()),
+                Content::Binary(bytes) => Content::Binary(bytes.clone()),
                 Content::Secret(secret) => {
-                    format!("(secret: {} bytes, not shown)\n", secret.len()).into()
+                    Content::Public(format!("(secret: {} bytes, not shown)\n", secret.len()).into())
                 }
-            }),
+            },
+            owner: file.owner.clone(),
+            origin: file.origin.clone(),
         });
         Self {
+            name: self.name.clone(),
             hostname: self.hostname.clone(),
             files: files.collect(),
             target: self.target,
+            enabled: self.enabled.clone(),
+            packages: self.packages.clone(),
+            ssh: self.ssh.clone(),
             remote: self.remote.clone(),
         }
     }

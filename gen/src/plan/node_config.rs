@@ -1,15 +1,17 @@
 //! node.yaml: what the machine is, and every file that comes with it.
 
+use std::collections::BTreeMap;
+
 use ::units::node_config::{
-    Cluster as ClusterSection, ManifestEntry, Network, NetworkMode, Node, NodeConfig, Peer,
-    Runtime, Service, VERSION,
+    Balancer, Bootstrap, Cluster as ClusterSection, HostAlias, ManifestEntry, Network, NetworkMode,
+    Node, NodeConfig, OfHost, Peer, Runtime, Service, VERSION,
 };
 use ::units::paths;
-use ::units::types::{Digest, FileMode, Role};
+use ::units::types::{Digest, FileMode, NodeName, Role};
 use anyhow::Result;
 use sha2::{Digest as _, Sha256};
 
-use super::{Content, Parts, PlannedFile, overlay};
+use super::{Content, Parts, PlannedFile, overlay, static_pods};
 use crate::cluster::{Cluster, Machine};
 
 /// The bridge that pods hang on.
@@ -17,13 +19,17 @@ const BRIDGE: &str = "cbr0";
 
 /// More machines than this are not listed to each other: 256 peers are about
 /// 5 kB of a document.
-const LARGE: usize = 256;
+pub(super) const LARGE: usize = 256;
 
-/// The services of a machine.
+/// The services of a machine that systemd runs.
 pub fn services(cluster: &Cluster, machine: &Machine) -> Vec<Service> {
+    let in_pods = static_pods::services(cluster, machine);
     let mut services = Vec::new();
     if machine.role.runs_kubelet() {
         services.push(Service::Containerd);
+    }
+    if cluster.docker_on(machine).is_some() {
+        services.push(Service::Docker);
     }
     if cluster.runs_etcd(machine) {
         services.push(Service::Etcd);
@@ -38,6 +44,7 @@ pub fn services(cluster: &Cluster, machine: &Machine) -> Vec<Service> {
     if machine.role.runs_kubelet() {
         services.extend([Service::Kubelet, Service::KubeProxy]);
     }
+    services.retain(|service| !in_pods.contains(service));
     services
 }
 
@@ -45,11 +52,11 @@ pub fn services(cluster: &Cluster, machine: &Machine) -> Vec<Service> {
 /// it says is for root alone.
 pub fn file(parts: Parts<'_>, files: &[PlannedFile]) -> Result<PlannedFile> {
     let config = config(parts, files);
-    Ok(PlannedFile {
-        path: paths::NODE_CONFIG.to_owned(),
-        mode: FileMode::SECRET,
-        content: Content::Public(overlay::yaml(&config)?.into()),
-    })
+    Ok(PlannedFile::new(
+        paths::NODE_CONFIG,
+        FileMode::SECRET,
+        Content::Public(overlay::yaml(&config)?.into()),
+    ))
 }
 
 fn config(parts: Parts<'_>, files: &[PlannedFile]) -> NodeConfig {
@@ -61,28 +68,55 @@ fn config(parts: Parts<'_>, files: &[PlannedFile]) -> NodeConfig {
             name: cluster.name.clone(),
             kubernetes_version: cluster.version.to_string(),
             domain: cluster.domain.clone(),
-            endpoint: cluster.endpoint.to_string(),
+            endpoint: cluster.node_endpoint(machine),
             pod_cidrs: cluster.pod_cidrs.clone(),
             service_cidrs: cluster.service_cidrs.clone(),
         },
         node: Node {
-            name: machine.name.clone(),
+            name: (machine.shared.is_none()).then(|| machine.name.clone()),
             role: machine.role,
             addresses: machine.addresses.clone(),
             pod_cidrs: machine.pod_cidrs.clone(),
             labels: machine.labels.clone(),
             taints: machine.taints.clone(),
+            registration: machine.registration,
+            provider_id: machine.provider_id.clone(),
         },
+        by_hostname: hosts(machine),
+        bootstrap: bootstrap(parts),
+        balancer: (cluster.balanced && with_pods).then(|| Balancer {
+            listen: cluster.balancer(),
+            servers: cluster.api_servers(),
+        }),
+        host_aliases: host_aliases(cluster),
         network: with_pods.then(|| network(cluster, machine)),
         runtime: with_pods.then(|| Runtime {
             source: cluster.runtime_source,
             sandbox_image: cluster.sandbox_image.clone(),
             cgroup_driver: cluster.cgroup_driver,
+            config: cluster.containerd.clone(),
         }),
         artifacts: parts.artifacts.to_vec(),
         services: services(cluster, machine),
+        static_pods: static_pods::services(cluster, machine),
         manifest: files.iter().map(entry).collect(),
     }
+}
+
+/// What each of several machines is besides.
+fn hosts(machine: &Machine) -> BTreeMap<NodeName, OfHost> {
+    let shared = machine.shared.as_ref();
+    shared.map(|s| s.hosts.clone()).unwrap_or_default()
+}
+
+/// How machines with this document get their certificates.
+fn bootstrap(parts: Parts<'_>) -> Option<Bootstrap> {
+    parts.machine.shared.as_ref()?;
+    let token = parts.material.tokens.first()?;
+    Some(Bootstrap {
+        pool: token.pool.clone(),
+        expires: token.expires(),
+    })
 }
 
 fn network(cluster: &Cluster, machine: &Machine) -> Network {
@@ -113,7 +147,8 @@ fn peers(cluster: &Cluster, machine: &Machine) -> Vec<Peer> {
     cluster
         .machines
         .iter()
-        .filter(|m| m.name != machine.name && m.role.runs_kubelet() && useful(m))
+        .filter(|m| m.name != machine.name && !machine.has_host(&m.name))
+        .filter(|m| m.role.runs_kubelet() && useful(m))
         .map(|m| Peer {
             name: m.name.clone(),
             role: m.role,
@@ -121,6 +156,35 @@ fn peers(cluster: &Cluster, machine: &Machine) -> Vec<Peer> {
             pod_cidrs: m.pod_cidrs.clone(),
         })
         .collect()
+}
+
+/// The machines' names, and those of the operator's own. In a large cluster
+/// only masters and members of etcd are named.
+fn host_aliases(cluster: &Cluster) -> Vec<HostAlias> {
+    let mut aliases = Vec::new();
+    if cluster.resolve_machines {
+        for machine in named_everywhere(cluster) {
+            for ip in &machine.addresses {
+                aliases.push(HostAlias {
+                    ip: *ip,
+                    hostnames: vec![machine.name.to_string()],
+                });
+            }
+        }
+    }
+    aliases.extend(cluster.host_aliases.iter().cloned());
+    aliases
+}
+
+/// The machines that every other is told of: all of them, or in a large
+/// cluster those that run the control plane or etcd, or user-data would grow
+/// with the cluster.
+pub(super) fn named_everywhere(cluster: &Cluster) -> impl Iterator<Item = &Machine> {
+    let large = cluster.machines.len() > LARGE;
+    cluster
+        .machines
+        .iter()
+        .filter(move |m| !large || m.role != Role::Node)
 }
 
 fn entry(file: &PlannedFile) -> ManifestEntry {

@@ -1,13 +1,14 @@
 //! Texts that findings point into.
 
+use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A text that findings point into: a file, and what else was typed for it.
-#[derive(Debug)]
 pub struct Source {
     parts: Vec<Part>,
     text: String,
+    hidden: Mutex<Vec<Range<usize>>>,
 }
 
 /// A part of a source with a name of its own, and where it begins.
@@ -15,6 +16,13 @@ pub struct Source {
 struct Part {
     name: String,
     start: usize,
+}
+
+impl fmt::Debug for Source {
+    /// Without the text, in which there may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Source({:?})", self.name())
+    }
 }
 
 impl Source {
@@ -26,6 +34,7 @@ impl Source {
                 start: 0,
             }],
             text: text.into(),
+            hidden: Mutex::default(),
         })
     }
 
@@ -34,6 +43,7 @@ impl Source {
         let mut joined = Self {
             parts: Vec::new(),
             text: String::new(),
+            hidden: Mutex::default(),
         };
         for source in std::iter::once(first).chain(others.iter().map(Arc::as_ref)) {
             joined.parts.push(Part {
@@ -45,6 +55,28 @@ impl Source {
             joined.text.push('\n');
         }
         Arc::new(joined)
+    }
+
+    /// Keeps bytes out of what is shown: a secret was typed there.
+    pub fn hide(&self, span: Range<usize>) {
+        let mut hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        hidden.push(span);
+    }
+
+    /// A part of the text as it may be shown: of what is hidden, asterisks.
+    pub fn shown(&self, range: Range<usize>) -> String {
+        let hidden = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = String::with_capacity(range.len());
+        for (at, c) in self.text[range.clone()].char_indices() {
+            let at = range.start + at;
+            if c != '\n' && hidden.iter().any(|span| span.contains(&at)) {
+                // As long as it was, so that places stay.
+                shown.extend(std::iter::repeat_n('*', c.len_utf8()));
+            } else {
+                shown.push(c);
+            }
+        }
+        shown
     }
 
     /// Where the part of a number begins.

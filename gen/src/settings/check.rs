@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use units::types::Role;
 
 use super::schema::Settings;
+use super::{ports, shared};
 use crate::ranges::{nth_address, overlap, same_family, subnet_count};
 use crate::yaml::{At, Reader};
 
@@ -24,6 +25,8 @@ pub fn check(r: &mut Reader, s: &Settings) {
     cluster_ranges(r, s);
     machine_ranges(r, s);
     addresses(r, s);
+    shared::check(r, s);
+    ports::check(r, s);
 }
 
 fn names(r: &mut Reader, s: &Settings) {

@@ -1,12 +1,20 @@
 //! The keys of cluster.yaml, each read where its name stands.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 use units::node_config::{CgroupDriver, NetworkMode, RuntimeSource};
 use units::types::{InvalidValue, NodeName, is_dns_label};
 
-use super::members;
-use super::schema::{Args, Network, Runtime, Settings};
+use super::schema::{Args, Images, Network, Runtime, Settings};
 use super::values::network;
+use super::{artifacts, members, pools, system};
 use crate::yaml::{At, Node, Object, Reader};
+
+/// The port of Docker over TLS. Source: IANA, "docker-s".
+const DOCKER_PORT: u16 = 2376;
+/// The image that holds a pod's namespaces, in any registry.
+const PAUSE: &str = "pause:3.10.1";
 
 /// Reads the root mapping; what is wrong is in the reader.
 pub fn read(r: &mut Reader, root: &Node) -> Option<Settings> {
@@ -28,12 +36,31 @@ pub fn read(r: &mut Reader, root: &Node) -> Option<Settings> {
         s.machines_span = node.span.clone();
         s.machines = r.list(node, &path, members::machine);
     }
+    let mut role_extras = BTreeMap::new();
+    if let Some(mut o) = section(r, &mut o, "roles") {
+        (s.roles, role_extras) = pools::roles(r, &mut o);
+        o.finish(r);
+    }
+    if let Some((node, path)) = o.get("pools") {
+        s.pools = r.list(node, &path, pools::pool);
+    }
+    s.node_documents = o.read(r, "nodeDocuments", pools::node_documents);
+    s.balancer = o.read(r, "balancer", Reader::boolean);
+    set(
+        &mut s.static_pods,
+        value(o.read(r, "controlPlane", control_plane)),
+    );
+    if let Some(mut o) = section(r, &mut o, "images") {
+        s.images = read_images(r, &mut o);
+        o.finish(r);
+    }
+    s.runtime.sandbox_image = format!("{}/{PAUSE}", s.images.registry);
     if let Some(mut o) = section(r, &mut o, "network") {
         s.network = read_network(r, &mut o);
         o.finish(r);
     }
     if let Some(mut o) = section(r, &mut o, "runtime") {
-        s.runtime = read_runtime(r, &mut o);
+        s.runtime = read_runtime(r, &mut o, s.runtime);
         o.finish(r);
     }
     for (key, target) in [
@@ -62,10 +89,28 @@ pub fn read(r: &mut Reader, root: &Node) -> Option<Settings> {
             o.finish(r);
         }
     }
+    if let Some(mut o) = section(r, &mut o, "docker") {
+        let expose = value(o.read(r, "expose", Reader::boolean));
+        let port = value(o.read(r, "port", |r, n, p| number(r, n, p, 1..=65_535)));
+        s.docker_port = (expose == Some(true)).then_some(port.unwrap_or(DOCKER_PORT));
+        o.finish(r);
+    }
     set(
         &mut s.service_account_key,
         value(o.read(r, "serviceAccountKey", Reader::parse)),
     );
+    if let Some((node, path)) = o.get("hostAliases") {
+        s.host_aliases = system::host_aliases(r, node, &path);
+    }
+    s.artifacts = o.read(r, "artifacts", artifacts::read).unwrap_or_default();
+    s.system = system::read(r, &mut o);
+    s.system.roles = role_extras;
+    let own = s.machines.iter().map(|m| (&m.name, &m.extras));
+    let of_pools = s.pools.iter().map(|p| (&p.name, &p.extras));
+    for (name, extras) in own.chain(of_pools) {
+        let (name, extras) = (name.value.clone(), extras.clone());
+        s.system.machines.insert(name, extras);
+    }
     o.finish(r);
     Some(s)
 }
@@ -99,11 +144,36 @@ fn read_network(r: &mut Reader, o: &mut Object<'_>) -> Network {
         &mut n.metadata_guard,
         value(o.read(r, "metadataGuard", Reader::boolean)),
     );
+    set(
+        &mut n.resolve_machines,
+        value(o.read(r, "resolveMachines", Reader::boolean)),
+    );
     n
 }
 
-fn read_runtime(r: &mut Reader, o: &mut Object<'_>) -> Runtime {
-    let mut runtime = Runtime::default();
+fn read_images(r: &mut Reader, o: &mut Object<'_>) -> Images {
+    let mut images = Images::default();
+    let registry = o.read(r, "registry", |r, n, p| r.parse_with(n, p, registry));
+    set(&mut images.registry, value(registry));
+    images.etcd = o.read(r, "etcd", image);
+    images
+}
+
+/// The beginning of images' names: a host, maybe with a port, and a path.
+fn registry(text: &str) -> Result<String, String> {
+    let good = |part: &str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._:".contains(&b);
+        !part.is_empty() && part.bytes().all(allowed)
+    };
+    if !text.contains("://") && text.split('/').all(good) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{text:?} is not HOST[:PORT][/PATH], as in registry.k8s.io"
+    ))
+}
+
+fn read_runtime(r: &mut Reader, o: &mut Object<'_>, mut runtime: Runtime) -> Runtime {
     let source = o.read(r, "source", |r, n, p| {
         r.parse_with(n, p, |text| match text {
             "artifact" => Ok(RuntimeSource::Artifact),
@@ -123,7 +193,22 @@ fn read_runtime(r: &mut Reader, o: &mut Object<'_>) -> Runtime {
         })
     });
     set(&mut runtime.cgroup_driver, value(driver));
+    if let Some(Value::Object(config)) = o.read(r, "config", Reader::fragment) {
+        runtime.config = config;
+    }
     runtime
+}
+
+/// How the control plane runs: whether as static pods.
+fn control_plane(r: &mut Reader, node: &Node, path: &str) -> Option<At<bool>> {
+    r.parse_with(node, path, |text| match text {
+        "systemd" => Ok(false),
+        "static-pods" => Ok(true),
+        _ => Err(
+            "the control plane runs under systemd or as static pods: write systemd, \
+             which needs no registry and starts faster, or static-pods",
+        ),
+    })
 }
 
 /// A mapping under `key`, if there is one.

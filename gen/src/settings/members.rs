@@ -6,7 +6,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use units::types::{Arch, NodeName, Role, Taint, TaintEffect, is_label_value, is_qualified_name};
 
+use super::extras;
+use super::layer::Layer;
 use super::values::network;
+use crate::system::Extras;
 use crate::yaml::{At, Node, Reader};
 
 /// One machine, as it was typed.
@@ -20,12 +23,14 @@ pub struct Machine {
     pub addresses: Vec<At<IpAddr>>,
     /// Its own pod ranges, one a family, where they were typed.
     pub pod_cidrs: Vec<At<IpNet>>,
-    /// Labels of the Node.
-    pub labels: BTreeMap<String, String>,
-    /// Taints, if any were typed, even none of them.
-    pub taints: Option<Vec<Taint>>,
+    /// What its Node is.
+    pub layer: Layer,
     /// Its processor.
     pub arch: Arch,
+    /// What a cloud calls it.
+    pub provider_id: Option<String>,
+    /// Files, units, packages and scripts of its own.
+    pub extras: Extras,
 }
 
 impl Machine {
@@ -43,10 +48,16 @@ impl Machine {
             role: typed_nowhere(role),
             addresses: Vec::new(),
             pod_cidrs: Vec::new(),
-            labels: BTreeMap::new(),
-            taints: None,
+            layer: Layer::default(),
             arch: Arch::default(),
+            provider_id: None,
+            extras: Extras::default(),
         }
+    }
+
+    /// Where it stands: `nodes[1]`.
+    pub fn path(&self) -> &str {
+        self.name.path.trim_end_matches(".name")
     }
 }
 
@@ -59,18 +70,35 @@ pub fn machine(r: &mut Reader, node: &Node, path: &str) -> Option<Machine> {
     let pod_cidrs = o.one_or_many(r, "podCIDR", "podCIDRs", |r, n, p| {
         r.parse_with(n, p, network)
     });
-    let labels = o.read(r, "labels", labels).unwrap_or_default();
-    let taints = o.get("taints").map(|(n, p)| r.list(n, &p, taint));
+    let layer = Layer::read(r, &mut o);
     let arch = o.read(r, "arch", Reader::parse).map(|a| a.value);
+    let provider_id = o.read(r, "providerID", provider_id);
+    let extras = extras::read(r, &mut o);
     o.finish(r);
     Some(Machine {
         name: name?,
         role: role?,
         addresses,
         pod_cidrs,
-        labels,
-        taints,
+        layer,
         arch: arch.unwrap_or_default(),
+        provider_id: provider_id.map(|id| id.value),
+        extras,
+    })
+}
+
+/// Source: Kubernetes API, core/v1 NodeSpec: `<ProviderName>://<ID>`.
+fn provider_id(r: &mut Reader, node: &Node, path: &str) -> Option<At<String>> {
+    r.parse_with(node, path, |text| {
+        let good = text
+            .split_once("://")
+            .is_some_and(|(provider, id)| !provider.is_empty() && !id.trim_matches('/').is_empty());
+        if good && text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Ok(text.to_owned());
+        }
+        Err(format!(
+            "{text:?} is not a provider's name, :// and what it calls the machine"
+        ))
     })
 }
 
@@ -88,7 +116,8 @@ fn address(r: &mut Reader, node: &Node, path: &str) -> Option<At<IpAddr>> {
     })
 }
 
-fn labels(r: &mut Reader, node: &Node, path: &str) -> Option<BTreeMap<String, String>> {
+/// The labels of a Node, without those that a kubelet may not set.
+pub fn labels(r: &mut Reader, node: &Node, path: &str) -> Option<BTreeMap<String, String>> {
     let mut o = r.object(node, path)?;
     let mut labels = BTreeMap::new();
     for (key, node) in o.entries() {
@@ -150,7 +179,8 @@ fn reserved(key: &str) -> Option<&'static str> {
     )
 }
 
-fn taint(r: &mut Reader, node: &Node, path: &str) -> Option<Taint> {
+/// One taint.
+pub fn taint(r: &mut Reader, node: &Node, path: &str) -> Option<Taint> {
     let mut o = r.object(node, path)?;
     let key = o.required(r, "key", |r, n, p| {
         r.parse_with(n, p, |text| {

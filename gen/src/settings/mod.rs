@@ -4,23 +4,41 @@
 //! them as a whole. Both collect everything that is wrong; only settings that passed
 //! become [`Checked`], and only those become a cluster.
 
+mod artifacts;
 mod check;
+mod extras;
 mod keys;
+mod layer;
 mod members;
 mod overrides;
+mod pools;
+mod ports;
+mod registries;
 mod schema;
+mod shared;
+mod system;
+mod units;
 mod values;
 mod warn;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use units::types::{NodeName, Role};
+use ::units::types::{NodeName, Role};
 
-pub use schema::{Args, Machine, Network, Runtime, Settings};
+pub use artifacts::{ArtifactSources, Pinned};
+pub use layer::Layer;
+pub use pools::{Pool, TOKEN_TTL};
+pub use ports::BALANCER;
+pub use schema::{Args, Images, Machine, Network, Runtime, Settings};
 pub use values::{DEFAULT_VERSION, Endpoint, Host, KubernetesVersion, ServiceAccountKey};
 
+use crate::outside::Outside;
 use crate::report::{Report, Source};
-use crate::yaml::{self, Reader};
+use crate::yaml::{self, Asked, Reader};
+
+/// The schema of cluster.yaml, for editors. Source: JSON Schema, draft 2020-12.
+pub const SCHEMA: &str = include_str!("cluster.schema.json");
 
 /// Settings in which nothing is wrong.
 #[derive(Debug, Clone)]
@@ -38,19 +56,36 @@ impl Checked {
     }
 }
 
-/// Reads and checks a cluster.yaml.
+/// Reads and checks a cluster.yaml that refers to no files.
 pub fn load(source: &Arc<Source>) -> Result<Checked, Report> {
-    load_with(source, &[])
+    load_with(source, &[], None)
+}
+
+/// The keys that cluster.yaml is read for, as far as the mappings of `source`
+/// lead to them.
+pub fn keys_asked_for(source: &Arc<Source>) -> Result<Asked, Report> {
+    let root = yaml::parse(source)?;
+    let mut reader = Reader::new(Arc::clone(source));
+    keys::read(&mut reader, &root);
+    let asked = reader.asked().clone();
+    reader.into_report().into_result()?;
+    Ok(asked)
 }
 
 /// Reads and checks a cluster.yaml with settings like `a.b[0].c=v` over it.
-pub fn load_with(source: &Arc<Source>, sets: &[String]) -> Result<Checked, Report> {
+/// Files that it refers to are sought in `folder`; without one it can refer to
+/// nothing, and nothing but the text is read.
+pub fn load_with(
+    source: &Arc<Source>,
+    sets: &[String],
+    folder: Option<&Path>,
+) -> Result<Checked, Report> {
     let root = yaml::parse(source)?;
     let (source, root) = match sets {
         [] => (Arc::clone(source), root),
         sets => overrides::lay(source, root, sets)?,
     };
-    let mut reader = Reader::new(Arc::clone(&source));
+    let mut reader = Reader::new(Arc::clone(&source)).referring(folder.map(Outside::new));
     let settings = keys::read(&mut reader, &root);
     if let Some(settings) = &settings {
         check::check(&mut reader, settings);

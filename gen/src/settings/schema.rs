@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use serde_json::Value;
-use units::node_config::{CgroupDriver, NetworkMode, RuntimeSource};
+use serde_json::{Map, Value};
+use units::node_config::{CgroupDriver, HostAlias, NetworkMode, RuntimeSource};
 use units::types::Role;
 
+use super::artifacts::ArtifactSources;
 pub use super::members::Machine;
+use super::pools::{NodeDocuments, Pool, Roles};
 use super::values::{DEFAULT_VERSION, Endpoint, Host, KubernetesVersion, ServiceAccountKey};
 use crate::format::Format;
 use crate::platform::Platform;
+use crate::system::System;
 use crate::yaml::At;
 
 /// Flags of a program, without their leading dashes, and their values.
@@ -37,6 +40,19 @@ pub struct Settings {
     pub machines_span: std::ops::Range<usize>,
     /// Whether machines get pod ranges in listing order.
     pub assign_pod_cidrs: bool,
+    /// What is said of all machines of a role.
+    pub roles: Roles,
+    /// Machines that nobody lists.
+    pub pools: Vec<Pool>,
+    /// For whom documents of nodes are; absent: for each its own.
+    pub node_documents: Option<At<NodeDocuments>>,
+    /// Whether machines have a way of their own to all masters; absent: where
+    /// there are several and no endpoint.
+    pub balancer: Option<At<bool>>,
+    /// Whether the kubelet runs the control plane, as static pods.
+    pub static_pods: bool,
+    /// Where images come from.
+    pub images: Images,
     /// Addresses.
     pub network: Network,
     /// The container runtime.
@@ -57,6 +73,14 @@ pub struct Settings {
     pub scheduler_args: Args,
     /// The kind of key that signs service account tokens.
     pub service_account_key: ServiceAccountKey,
+    /// The port on which Docker daemons are exposed, if they are.
+    pub docker_port: Option<u16>,
+    /// Names of addresses, besides those of the machines.
+    pub host_aliases: Vec<At<HostAlias>>,
+    /// Where downloads come from, and which.
+    pub artifacts: ArtifactSources,
+    /// The operating system's side.
+    pub system: System,
 }
 
 /// The addresses of pods and services.
@@ -78,6 +102,8 @@ pub struct Network {
     pub mtu: Option<u32>,
     /// Whether pods are kept from the cloud's metadata service.
     pub metadata_guard: bool,
+    /// Whether machines know each other's names without DNS.
+    pub resolve_machines: bool,
 }
 
 /// The container runtime.
@@ -89,6 +115,17 @@ pub struct Runtime {
     pub sandbox_image: String,
     /// How containers get their control groups.
     pub cgroup_driver: CgroupDriver,
+    /// Laid over containerd's configuration: the TOML as a mapping.
+    pub config: Map<String, Value>,
+}
+
+/// Where the images come from that Kubernetes itself needs.
+#[derive(Debug, Clone)]
+pub struct Images {
+    /// The registry, and the path in it: `registry.k8s.io`.
+    pub registry: String,
+    /// etcd's image; absent: that of the registry for the lock's version.
+    pub etcd: Option<String>,
 }
 
 /// A value that nobody typed.
@@ -112,6 +149,12 @@ impl Default for Settings {
             machines: Vec::new(),
             machines_span: 0..0,
             assign_pod_cidrs: true,
+            roles: Roles::default(),
+            pools: Vec::new(),
+            node_documents: None,
+            balancer: None,
+            static_pods: false,
+            images: Images::default(),
             network: Network::default(),
             runtime: Runtime::default(),
             kubelet: Value::Null,
@@ -122,6 +165,10 @@ impl Default for Settings {
             controller_manager_args: Args::new(),
             scheduler_args: Args::new(),
             service_account_key: ServiceAccountKey::default(),
+            docker_port: None,
+            host_aliases: Vec::new(),
+            artifacts: ArtifactSources::default(),
+            system: System::default(),
         }
     }
 }
@@ -144,6 +191,16 @@ impl Default for Network {
             domain: "cluster.local".to_owned(),
             mtu: None,
             metadata_guard: true,
+            resolve_machines: true,
+        }
+    }
+}
+
+impl Default for Images {
+    fn default() -> Self {
+        Self {
+            registry: "registry.k8s.io".to_owned(),
+            etcd: None,
         }
     }
 }
@@ -154,6 +211,7 @@ impl Default for Runtime {
             source: RuntimeSource::Artifact,
             sandbox_image: "registry.k8s.io/pause:3.10.1".to_owned(),
             cgroup_driver: CgroupDriver::Systemd,
+            config: Map::new(),
         }
     }
 }

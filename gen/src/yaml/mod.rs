@@ -6,11 +6,15 @@
 //! beneath serde-saphyr: [`tree`] keeps scalars as their text, and [`read`]
 //! turns the tree into typed values, collecting findings on the way.
 
+mod given;
 mod json;
 mod read;
 mod suggest;
 mod tree;
+mod write;
 
-pub use read::{At, Object, Reader};
+pub use given::Given;
+pub use read::{Asked, At, Object, Reader};
 pub use suggest::nearest;
 pub use tree::{Key, Kind, Node, parse};
+pub use write::write;

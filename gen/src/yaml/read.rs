@@ -1,5 +1,6 @@
 //! From the tree to typed values, collecting findings on the way.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::ops::Range;
 use std::str::FromStr;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use super::json;
 use super::suggest::nearest;
 use super::tree::{Kind, Node};
+use crate::outside::Outside;
 use crate::report::{Finding, Place, Report, Source};
 
 /// A value, where it stands, and the path of keys that leads to it.
@@ -26,7 +28,13 @@ pub struct At<T> {
 pub struct Reader {
     source: Arc<Source>,
     report: Report,
+    outside: Option<Outside>,
+    asked: Asked,
 }
+
+/// The keys that mappings were asked for, by the path of the mapping, with
+/// `[]` for any item of a list.
+pub type Asked = BTreeMap<String, BTreeSet<&'static str>>;
 
 impl Reader {
     /// A reader that has found nothing yet.
@@ -34,7 +42,38 @@ impl Reader {
         Self {
             source,
             report: Report::default(),
+            outside: None,
+            asked: Asked::new(),
         }
+    }
+
+    /// The same for a source that may refer to what is outside of it.
+    pub fn referring(mut self, outside: Option<Outside>) -> Self {
+        self.outside = outside;
+        self
+    }
+
+    /// Where to look for what is referred to, if anywhere.
+    pub(super) fn outside(&self) -> Option<&Outside> {
+        self.outside.as_ref()
+    }
+
+    /// The keys that were asked for so far.
+    pub fn asked(&self) -> &Asked {
+        &self.asked
+    }
+
+    /// A place that findings of later stages point to.
+    pub fn place(&self, span: &Range<usize>) -> Place {
+        Place {
+            source: Arc::clone(&self.source),
+            span: span.clone(),
+        }
+    }
+
+    /// Keeps the text of `span` out of everything that is shown.
+    pub fn hide(&mut self, span: &Range<usize>) {
+        self.source.hide(span.clone());
     }
 
     /// What was found.
@@ -44,10 +83,7 @@ impl Reader {
 
     /// Adds a finding about `span`.
     pub fn find(&mut self, span: &Range<usize>, message: impl Into<String>, help: Option<String>) {
-        let mut finding = Finding::new(message).at(Place {
-            source: Arc::clone(&self.source),
-            span: span.clone(),
-        });
+        let mut finding = Finding::new(message).at(self.place(span));
         finding.help = help;
         self.report.add(finding);
     }
@@ -150,7 +186,7 @@ impl Reader {
         json::value(self, node, path)
     }
 
-    fn wrong_kind(&mut self, node: &Node, path: &str, expected: &str) {
+    pub(super) fn wrong_kind(&mut self, node: &Node, path: &str, expected: &str) {
         let found = match &node.kind {
             Kind::Null => "nothing",
             Kind::Scalar { .. } => "one value",
@@ -182,7 +218,9 @@ impl<'n> Object<'n> {
     /// The value of a key and its path; a key with nothing behind it is as good
     /// as absent.
     pub fn get(&mut self, key: &'static str) -> Option<(&'n Node, String)> {
-        self.known.push(key);
+        if !self.known.contains(&key) {
+            self.known.push(key);
+        }
         let (_, node) = self.entries.iter().find(|(k, _)| k.text == key)?;
         let absent = matches!(node.kind, Kind::Null);
         (!absent).then(|| (node, self.path_of(key)))
@@ -246,6 +284,8 @@ impl<'n> Object<'n> {
 
     /// Every key that was not asked for becomes a finding.
     pub fn finish(self, reader: &mut Reader) {
+        let asked = reader.asked.entry(any_item(&self.path)).or_default();
+        asked.extend(self.known.iter().copied());
         for (key, _) in self.entries {
             if self.known.contains(&key.text.as_str()) {
                 continue;
@@ -267,4 +307,15 @@ impl<'n> Object<'n> {
             format!("{}.{key}", self.path)
         }
     }
+}
+
+/// A path with every index left out: `nodes[].labels`.
+fn any_item(path: &str) -> String {
+    let mut parts = path.split('[');
+    let mut any = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        any.push('[');
+        any.push_str(part.trim_start_matches(|c: char| c.is_ascii_digit()));
+    }
+    any
 }

@@ -16,13 +16,61 @@ pub struct Landing {
     /// Path → permission bits and bytes.
     pub files: BTreeMap<String, (u32, Vec<u8>)>,
     pub enabled: BTreeSet<String>,
+    /// Path → owner, where it is not root's.
+    pub owners: BTreeMap<String, String>,
+    /// Account → keys; the image's own account is `""`.
+    pub keys: BTreeMap<String, Vec<String>>,
+}
+
+impl Landing {
+    /// Reads a document of any language.
+    pub fn of(text: &str) -> Self {
+        if text.starts_with('{') {
+            Self::of_ignition(text)
+        } else {
+            Self::of_cloud_config(text)
+        }
+    }
+
+    /// The text of a file.
+    pub fn text(&self, path: &str) -> String {
+        let file = self.files.get(path);
+        let (_, bytes) = file.unwrap_or_else(|| panic!("{path} is missing"));
+        String::from_utf8(bytes.clone()).unwrap()
+    }
+
+    /// What the machine is.
+    pub fn node_config(&self) -> units::NodeConfig {
+        serde_yaml::from_str(&self.text("/etc/knode/node.yaml")).unwrap()
+    }
+
+    /// Whether any file has this text in it, in base64 as well.
+    pub fn holds(&self, text: &str) -> bool {
+        let packed = STANDARD.encode(text);
+        self.files.values().any(|(_, bytes)| {
+            let bytes = String::from_utf8_lossy(bytes);
+            bytes.contains(text) || bytes.contains(&packed)
+        })
+    }
 }
 
 impl Landing {
     /// Reads a document of either cloud-config.
     pub fn of_cloud_config(text: &str) -> Self {
         let document = Document::parse(text);
-        assert!(document.write_files.iter().all(|f| f.owner == "root:root"));
+        let owners = document.write_files.iter();
+        let owners = owners
+            .filter(|f| f.owner != "root:root")
+            .map(|f| (f.path.clone(), f.owner.clone()))
+            .collect();
+        let mut keys = BTreeMap::new();
+        if !document.ssh_authorized_keys.is_empty() {
+            keys.insert(String::new(), document.ssh_authorized_keys.clone());
+        }
+        for user in document.users.iter().filter(|u| u.is_object()) {
+            let own = list(&user["ssh_authorized_keys"]);
+            keys.insert(string(&user["name"]), own.iter().map(string).collect());
+        }
         let bits = |mode: &str| u32::from_str_radix(mode, 8).unwrap();
         let mut enabled: BTreeSet<String> = document
             .coreos
@@ -50,6 +98,8 @@ impl Landing {
                 .map(|(path, (mode, bytes))| (path, (bits(&mode), bytes)))
                 .collect(),
             enabled,
+            owners,
+            keys,
         }
     }
 
@@ -69,6 +119,24 @@ impl Landing {
                 add(string(&file["path"]), mode, bytes);
             }
         }
+        let mut owners = BTreeMap::new();
+        for file in list(&document["storage"]["files"]) {
+            let part = |owner: &Value| match owner["id"].as_u64() {
+                Some(id) => id.to_string(),
+                None => string(&owner["name"]),
+            };
+            if file["user"].is_object() {
+                let owner = format!("{}:{}", part(&file["user"]), part(&file["group"]));
+                owners.insert(string(&file["path"]), owner);
+            }
+        }
+        let mut keys = BTreeMap::new();
+        for user in list(&document["passwd"]["users"]) {
+            let name = string(&user["name"]);
+            let name = if name == "core" { String::new() } else { name };
+            let own = list(&user["sshAuthorizedKeys"]);
+            keys.insert(name, own.iter().map(string).collect());
+        }
         let mut enabled = BTreeSet::new();
         for unit in list(&document["systemd"]["units"]) {
             let name = string(&unit["name"]);
@@ -84,11 +152,13 @@ impl Landing {
                 enabled.insert(name);
             }
         }
-        let (_, hostname) = files.remove("/etc/hostname").unwrap();
+        let (_, hostname) = files.remove("/etc/hostname").unwrap_or_default();
         Self {
             hostname: String::from_utf8(hostname).unwrap().trim_end().to_owned(),
             files,
             enabled,
+            owners,
+            keys,
         }
     }
 }

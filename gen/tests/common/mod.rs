@@ -4,6 +4,7 @@
 
 pub mod landing;
 pub mod linter;
+pub mod mirror;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,6 +27,34 @@ nodes:
 - {name: node-2, role: node, address: 10.0.0.12}
 - {name: etcd-1, role: etcd, address: 10.0.0.13}
 ";
+
+/// A public key of nobody's.
+pub const PUBLIC_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBZbfAqJaC5IZUUG35d9b9SRRvo82jvYblSpYtQtbVq1 ops@example.com";
+
+/// A certificate of nobody's.
+pub const CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBeDCCAR+gAwIBAgIUFAKNsc+nrhofGpXT/6cNYG29uH0wCgYIKoZIzj0EAwIw
+ETEPMA0GA1UEAwwGbWlycm9yMCAXDTI2MTEyMDE2MDEzOFoYDzIxMjYxMDI3MTYw
+MTM4WjARMQ8wDQYDVQQDDAZtaXJyb3IwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AATdgwmdalcDqH59gL/9C3vGT8e0a88p1COQ14/NcM0fgnExDxAjKl+dYhxKk8xs
+rl3Crg/x5cGtayHcRGPbwswto1MwUTAdBgNVHQ4EFgQUg7wBeTfel3qpb4Lxd05d
+uubaaPowHwYDVR0jBBgwFoAUg7wBeTfel3qpb4Lxd05duubaaPowDwYDVR0TAQH/
+BAUwAwEB/zAKBggqhkjOPQQDAgNHADBEAiAllQKIPMYjSJkyaX2QVnkNgeJLBvyt
+St2Wo0OwWyJj8gIgLS9y3si5DPZB++U5kiqfMo3BUN3HIg/Tljw3FsgMi2c=
+-----END CERTIFICATE-----
+";
+
+/// Writes what the documented settings refer to.
+pub fn beside(folder: &Folder) {
+    folder.write("proxy-url", "http://kgen:hunter2@proxy.example.com:3128\n");
+    folder.write("id_ed25519.pub", PUBLIC_KEY);
+    folder.write("mirror-password", "hunter2\n");
+    folder.write("mirror-ca.crt", CERTIFICATE);
+    folder.write("registry-password", "hunter2\n");
+    folder.write("backup.sh", "#!/bin/sh\nexec true\n");
+    folder.write("disk.sh", "#!/bin/sh\nmount /dev/vdb /var/lib/etcd\n");
+}
 
 /// A lock that names knode: for which processor, and where.
 pub fn lock(sha256: &str, sources: &[(&str, &str)]) -> String {
@@ -142,10 +171,17 @@ fn walk(root: &Path, folder: &Path, tree: &mut BTreeMap<String, (Vec<u8>, u32)>)
 /// A document of either language, as its reader sees it.
 #[derive(Debug, Deserialize)]
 pub struct Document {
+    #[serde(default)]
     pub hostname: String,
     pub write_files: Vec<File>,
     #[serde(default)]
     pub coreos: Coreos,
+    #[serde(default)]
+    pub ssh_authorized_keys: Vec<String>,
+    #[serde(default)]
+    pub users: Vec<serde_json::Value>,
+    #[serde(default)]
+    pub packages: Vec<String>,
     #[serde(default)]
     pub runcmd: Vec<Vec<String>>,
 }
@@ -156,6 +192,7 @@ pub struct File {
     pub permissions: String,
     pub owner: String,
     pub encoding: Option<String>,
+    pub defer: Option<bool>,
     pub content: String,
 }
 
@@ -168,8 +205,8 @@ pub struct Coreos {
 pub struct Unit {
     pub name: String,
     pub enable: bool,
-    pub command: String,
-    pub content: String,
+    pub command: Option<String>,
+    pub content: Option<String>,
 }
 
 impl Document {
@@ -187,7 +224,10 @@ impl Document {
             .collect();
         for unit in &self.coreos.units {
             let path = format!("/etc/systemd/system/{}", unit.name);
-            let bytes = unit.content.clone().into_bytes();
+            let Some(content) = unit.content.clone() else {
+                continue;
+            };
+            let bytes = content.into_bytes();
             assert!(files.insert(path, ("0644".to_owned(), bytes)).is_none());
         }
         files
