@@ -47,6 +47,25 @@ nodes:
 - {name: '1234', role: node, address: 10.0.0.11, taints: [{key: a, value: 'yes', effect: NoExecute}]}
 ";
 
+/// The operating system's side.
+const SURROUNDED: &str = "\
+name: test
+proxy: {http: 'http://u:p%40@proxy:3128', https: 'http://proxy:3128'}
+ntp: {servers: [time.example.com]}
+ssh: {authorizedKeys: ['ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBZbfAqJaC5IZUUG35d9b9SRRvo82jvYblSpYtQtbVq1 ops@example.com']}
+registries:
+- host: docker.io
+  mirrors: [{url: 'https://m:5000', login: {username: u, password: p}}]
+files: [{path: /etc/motd, content: \"$private_ipv4\\n\"}]
+units:
+- {name: own.service, start: true, content: \"[Service]\\nExecStart=/bin/true\\n\"}
+- {name: kubelet.service, dropIns: [{name: 30-nice.conf, content: \"[Service]\\nNice=-5\\n\"}]}
+hooks: {beforeKnode: \"#!/bin/sh\\ntrue\\n\", afterReady: \"#!/bin/sh\\ntrue\\n\"}
+nodes:
+- {name: master, role: master, address: 10.0.0.10}
+- {name: node-1, role: node, address: 10.0.0.11}
+";
+
 /// One document: the settings it is of, its role and machine.
 #[derive(Debug, Clone, Copy)]
 struct Case {
@@ -55,8 +74,9 @@ struct Case {
     name: Option<&'static str>,
 }
 
-/// Every role of a cluster with a ring, both of the built-in one, and an odd one.
-const CASES: [Case; 7] = [
+/// Every role of a cluster with a ring, both of the built-in one, of an odd one, and
+/// one that brings more than Kubernetes.
+const CASES: [Case; 9] = [
     case(Some(RING), "master", Some("master")),
     case(Some(RING), "node", Some("node-1")),
     case(Some(RING), "etcd", Some("etcd-2")),
@@ -64,6 +84,8 @@ const CASES: [Case; 7] = [
     case(None, "node", None),
     case(Some(ODD), "master", None),
     case(Some(ODD), "node", Some("1234")),
+    case(Some(SURROUNDED), "master", None),
+    case(Some(SURROUNDED), "node", None),
 ];
 
 const fn case(
@@ -171,8 +193,11 @@ fn cloud_init_finds_nothing_wrong() -> Result<()> {
         units_are_understood(subject, &read)?;
         let document = read.document.as_object().context("no mapping")?;
         let keys: Vec<_> = document.keys().map(String::as_str).collect();
+        let own = ["hostname", "preserve_hostname", "runcmd", "write_files"];
         ensure!(
-            keys == ["hostname", "preserve_hostname", "runcmd", "write_files"],
+            keys.iter()
+                .all(|key| own.contains(key) || *key == "ssh_authorized_keys")
+                && own.iter().all(|key| keys.contains(key)),
             "{keys:?}"
         );
         let commands = document["runcmd"].as_array().context("no list")?;

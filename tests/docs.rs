@@ -236,6 +236,23 @@ fn folders_that_the_readme_names_are_there() -> Result<()> {
     Ok(())
 }
 
+/// What the documented settings refer to.
+const BESIDE: [(&str, &str); 7] = [
+    ("proxy-url", "http://kgen:hunter2@proxy.example.com:3128\n"),
+    (
+        "id_ed25519.pub",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBZbfAqJaC5IZUUG35d9b9SRRvo82jvYblSpYtQtbVq1 ops@example.com\n",
+    ),
+    ("mirror-password", "hunter2\n"),
+    (
+        "mirror-ca.crt",
+        "-----BEGIN CERTIFICATE-----\nMIIBeDCCAR+gAwIBAgIUFAKNsc+nrhofGpXT/6cNYG29uH0wCgYIKoZIzj0EAwIw\nETEPMA0GA1UEAwwGbWlycm9yMCAXDTI2MTEyMDE2MDEzOFoYDzIxMjYxMDI3MTYw\nMTM4WjARMQ8wDQYDVQQDDAZtaXJyb3IwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC\nAATdgwmdalcDqH59gL/9C3vGT8e0a88p1COQ14/NcM0fgnExDxAjKl+dYhxKk8xs\nrl3Crg/x5cGtayHcRGPbwswto1MwUTAdBgNVHQ4EFgQUg7wBeTfel3qpb4Lxd05d\nuubaaPowHwYDVR0jBBgwFoAUg7wBeTfel3qpb4Lxd05duubaaPowDwYDVR0TAQH/\nBAUwAwEB/zAKBggqhkjOPQQDAgNHADBEAiAllQKIPMYjSJkyaX2QVnkNgeJLBvyt\nSt2Wo0OwWyJj8gIgLS9y3si5DPZB++U5kiqfMo3BUN3HIg/Tljw3FsgMi2c=\n-----END CERTIFICATE-----\n",
+    ),
+    ("registry-password", "hunter2\n"),
+    ("backup.sh", "#!/bin/sh\nexec true\n"),
+    ("disk.sh", "#!/bin/sh\nmount /dev/vdb /var/lib/etcd\n"),
+];
+
 #[test]
 fn the_settings_in_the_documentation_are_valid() -> Result<()> {
     let programs = Programs::build()?;
@@ -243,7 +260,10 @@ fn the_settings_in_the_documentation_are_valid() -> Result<()> {
     let (mut settings, mut locks) = (0, 0);
     for block in blocks(&text, "yaml") {
         let folder = tempfile::tempdir()?;
-        if block.contains("\nartifacts:") {
+        for (file, text) in BESIDE {
+            fs::write(folder.path().join(file), text)?;
+        }
+        if block.starts_with("version: 1\n") {
             fs::write(folder.path().join("kgen.lock"), block)?;
             fs::write(
                 folder.path().join("cluster.yaml"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::cluster::{Cluster, Machine};
-use tests::{report, wait};
+use tests::report;
 
 const MACHINES: [Machine; 5] = [
     Machine {
@@ -53,7 +53,7 @@ fn ring(cluster: &mut Cluster) -> Result<()> {
         cluster.boot(name)?;
     }
     for name in ["etcd-1", "etcd-2", "etcd-3"] {
-        ready(cluster, name)?;
+        cluster.wait_until_ready(name, LIMIT)?;
     }
     let pki = "/etc/kubernetes/pki/etcd";
     let members = cluster.node("etcd-1")?.sh(&format!(
@@ -77,7 +77,7 @@ fn ring(cluster: &mut Cluster) -> Result<()> {
         return Ok(());
     }
     for name in ["master", "node-1"] {
-        ready(cluster, name)?;
+        cluster.wait_until_ready(name, LIMIT)?;
     }
     // One member may go, as a majority is left.
     cluster.node("etcd-2")?.kill()?;
@@ -86,15 +86,4 @@ fn ring(cluster: &mut Cluster) -> Result<()> {
         .ok()
         .context("writing with one member of three gone")?;
     Ok(())
-}
-
-fn ready(cluster: &mut Cluster, name: &str) -> Result<()> {
-    wait::until(&format!("{name} Ready"), LIMIT, || {
-        let status = cluster.status(name)?.unwrap_or_default();
-        Ok((status["ready"] == true).then_some(()))
-    })
-    .with_context(|| {
-        let status = cluster.status(name).ok().flatten().unwrap_or_default();
-        format!("status: {status:#}")
-    })
 }

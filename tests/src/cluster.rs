@@ -126,6 +126,22 @@ impl Cluster {
         self.node(name)
     }
 
+    /// Boots a machine that the settings do not name, with its address's last
+    /// byte and its host name.
+    pub fn boot_unnamed(
+        &mut self,
+        name: &'static str,
+        last: u8,
+        host_name: &str,
+        user_data: &[u8],
+    ) -> Result<&mut Node> {
+        let [a, b, c, _] = self.network.gateway().octets();
+        let mut node = Node::new(&self.network, name, Ipv4Addr::new(a, b, c, last))?;
+        node.boot(user_data, &Meta::new(host_name))?;
+        self.nodes.insert(name, node);
+        self.node(name)
+    }
+
     /// Generates a machine's user-data for this reader.
     pub fn user_data(&self, name: &str, format: &str) -> Result<String> {
         let (_, machine) = self.machine(name)?;
@@ -156,6 +172,18 @@ impl Cluster {
         }
         let text = node.read_file("/run/knode/status.json")?;
         Ok(Some(serde_json::from_str(&text)?))
+    }
+
+    /// Waits until knode says that a machine is ready; otherwise the error holds its last status.
+    pub fn wait_until_ready(&mut self, name: &str, limit: Duration) -> Result<()> {
+        wait::until(&format!("{name} Ready"), limit, || {
+            let status = self.status(name)?.unwrap_or_default();
+            Ok((status["ready"] == true).then_some(()))
+        })
+        .with_context(|| {
+            let status = self.status(name).ok().flatten().unwrap_or_default();
+            format!("status: {status:#}")
+        })
     }
 
     /// One step of a machine's status; null before knode tells of it.

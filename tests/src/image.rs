@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::artifacts::{append, architecture};
-use crate::cache;
 use crate::command::run;
+use crate::{cache, rootfs};
 
 const MANIFEST: &str = r#"[package]
 name = "images"
@@ -61,6 +61,59 @@ impl Image {
         Self::build("knode.test/web:1", "web")
     }
 
+    /// One of Kubernetes' own programs, which are static, as its published image has
+    /// it: `/usr/local/bin/NAME`.
+    pub fn of_program(reference: &str, program: &Path) -> Result<Self> {
+        let name = program.file_name().context("a program without a name")?;
+        let name = name.to_string_lossy();
+        let inside = format!("usr/local/bin/{name}");
+        Self::pack(reference, &name, &[(program.to_path_buf(), inside)])
+    }
+
+    /// Debian's etcd with the libraries that it is linked with.
+    pub fn etcd(reference: &str) -> Result<Self> {
+        let root = rootfs::unpacked(&["etcd-server", "etcd-client"])?;
+        let loader = match architecture() {
+            "arm64" => "/lib/ld-linux-aarch64.so.1",
+            _ => "/lib64/ld-linux-x86-64.so.2",
+        };
+        let listed =
+            run(Command::new("chroot")
+                .arg(&root)
+                .args([loader, "--list", "/usr/bin/etcd"]))?;
+        let libraries = listed.split_whitespace().filter(|w| w.starts_with('/'));
+        let mut files = vec![(root.join("usr/bin/etcd"), "usr/local/bin/etcd".to_owned())];
+        for path in libraries {
+            let inside = path.trim_start_matches('/');
+            files.push((root.join(inside), inside.to_owned()));
+        }
+        Self::pack(reference, "etcd", &files)
+    }
+
+    /// Packs files of this machine, each with its path in the image.
+    fn pack(reference: &str, name: &str, files: &[(PathBuf, String)]) -> Result<Self> {
+        let mut stamp = reference.as_bytes().to_vec();
+        for (path, _) in files {
+            let file = fs::metadata(path).with_context(|| format!("looking at {path:?}"))?;
+            stamp.extend(format!("{path:?} {} {:?}", file.len(), file.modified()?).into_bytes());
+        }
+        let key = cache::digest([stamp.as_slice()]);
+        let archive = cache::once(&format!("image-{name}-{}.tar", &key[..16]), |target| {
+            let mut contents = Vec::new();
+            for (path, inside) in files {
+                let content = fs::read(path).with_context(|| format!("reading {path:?}"))?;
+                contents.push((inside.as_str(), content));
+            }
+            let entrypoint = format!("/{}", files[0].1);
+            fs::write(target, archive(reference, &entrypoint, &contents)?)
+                .with_context(|| format!("writing {}", target.display()))
+        })?;
+        Ok(Self {
+            reference: reference.to_owned(),
+            archive,
+        })
+    }
+
     /// The name by which pods ask for it.
     pub fn reference(&self) -> &str {
         &self.reference
@@ -77,7 +130,8 @@ impl Image {
         let key = cache::digest([content.as_slice(), reference.as_bytes()]);
         let name = format!("image-{program}-{}.tar", &key[..16]);
         let archive = cache::once(&name, |target| {
-            fs::write(target, archive(reference, program, &content)?)
+            let files = [(program, content)];
+            fs::write(target, archive(reference, &format!("/{program}"), &files)?)
                 .with_context(|| format!("writing {}", target.display()))
         })?;
         Ok(Self {
@@ -130,15 +184,17 @@ fn env_or(variable: &str, default: &str) -> String {
 }
 
 /// An OCI image layout in a tar. The same program makes the same bytes.
-fn archive(reference: &str, program: &str, content: &[u8]) -> Result<Vec<u8>> {
+fn archive(reference: &str, entrypoint: &str, files: &[(&str, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut layer = tar::Builder::new(Vec::new());
-    append(&mut layer, program, 0o755, content)?;
+    for (path, content) in files {
+        append(&mut layer, path, 0o755, content)?;
+    }
     let layer = layer.into_inner()?;
     let platform = json!({"architecture": architecture(), "os": "linux"});
     let config = bytes(&json!({
         "architecture": architecture(),
         "os": "linux",
-        "config": {"Entrypoint": [format!("/{program}")], "WorkingDir": "/"},
+        "config": {"Entrypoint": [entrypoint], "WorkingDir": "/"},
         "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
     }));
     let manifest = bytes(&json!({

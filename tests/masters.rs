@@ -1,0 +1,257 @@
+//! Three masters without anything before them, and a node: each machine's
+//! balancer is its way to all of them (B7).
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde_json::Value;
+use tests::cluster::{Cluster, Machine};
+use tests::{report, wait};
+
+const MACHINES: [Machine; 4] = [
+    Machine {
+        name: "master-1",
+        role: "master",
+    },
+    Machine {
+        name: "master-2",
+        role: "master",
+    },
+    Machine {
+        name: "master-3",
+        role: "master",
+    },
+    Machine {
+        name: "node-1",
+        role: "node",
+    },
+];
+const LIMIT: Duration = Duration::from_secs(300);
+/// Longer than the controller manager waits for a kubelet's word: 50 s.
+const WATCHED: Duration = Duration::from_secs(70);
+/// What the operator's machine speaks to, which has no balancer.
+const SURVIVOR: &str = "--server=https://10.99.0.12:6443";
+
+/// Writes one object after the other through the node's balancer. A write that
+/// is not acknowledged is tried again, as every client of Kubernetes does.
+const WRITER: &str = r#"
+cd /run/writer
+number=0
+while [ ! -e stop ]; do
+  number=$((number + 1))
+  body='{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"w-'$number'"}}'
+  while :; do
+    code=$(curl --silent --output /dev/null --write-out '%{http_code}' --max-time 15 \
+      --cacert ca.crt --cert client.crt --key client.key \
+      --header 'Content-Type: application/json' --data "$body" \
+      https://127.0.0.1:7443/api/v1/namespaces/default/configmaps) || true
+    case $code in
+      201|409) break ;;
+      *) echo "$(date +%s.%N) w-$number $code" >>retries; sleep 0.2 ;;
+    esac
+  done
+  echo "$(date +%s.%N) w-$number" >>acknowledged
+done
+"#;
+
+#[test]
+fn b7_three_masters_without_an_endpoint() -> Result<()> {
+    const NAME: &str = "b7_three_masters_without_an_endpoint";
+    if let Some(reason) = report::nodes_missing() {
+        report::skip(NAME, &reason);
+        return Ok(());
+    }
+    let mut cluster = Cluster::new(&MACHINES)?;
+    if !cluster.has_kubernetes() {
+        report::skip(NAME, "no Kubernetes binaries in $KUBE_BIN_DIR");
+        return Ok(());
+    }
+    let outcome = masters(&mut cluster);
+    if outcome.is_err() {
+        let evidence = tests::scope::base().join("evidence/masters");
+        cluster.evidence(&evidence)?;
+        eprintln!("the machines' logs are in {}", evidence.display());
+    }
+    outcome
+}
+
+fn masters(cluster: &mut Cluster) -> Result<()> {
+    for Machine { name, .. } in MACHINES {
+        cluster.boot(name)?;
+    }
+    for Machine { name, .. } in MACHINES {
+        cluster.wait_until_ready(name, LIMIT)?;
+    }
+    all_servers_healthy(cluster, "node-1")?;
+    a_writer_begins(cluster)?;
+    a_restart_of_knode_refuses_nobody(cluster)?;
+    a_master_vanishes(cluster)?;
+    it_comes_back(cluster)?;
+    every_acknowledged_write_is_there(cluster)
+}
+
+/// The node knows the three of the settings, and that they are all.
+fn all_servers_healthy(cluster: &mut Cluster, name: &str) -> Result<()> {
+    wait::until("three healthy API servers", LIMIT, || {
+        let status = cluster.status(name)?.unwrap_or_default();
+        let servers = status["apiServers"].as_array().cloned();
+        let servers = servers.unwrap_or_default();
+        let healthy = servers.iter().filter(|s| s["health"] == "healthy").count();
+        Ok((healthy == 3 && servers.len() == 3).then_some(()))
+    })?;
+    // What the cluster says of itself is kept for a boot without these masters.
+    let kept = wait::until("the list of API servers", LIMIT, || {
+        let path = "/var/lib/knode/api-servers.json";
+        let node = cluster.node(name)?;
+        if !node.exists(path)? {
+            return Ok(None);
+        }
+        let kept: Vec<String> = serde_json::from_str(&node.read_file(path)?)?;
+        Ok((kept.len() == 3).then_some(kept))
+    })?;
+    ensure!(kept.contains(&"10.99.0.13:6443".to_owned()), "{kept:?}");
+    Ok(())
+}
+
+fn a_writer_begins(cluster: &mut Cluster) -> Result<()> {
+    let kubeconfig = cluster.kgen(&["kubeconfig"])?.ok()?;
+    let kubeconfig: Value = serde_yaml::from_str(&kubeconfig)?;
+    let node = cluster.node("node-1")?;
+    for (file, place, key) in [
+        (
+            "ca.crt",
+            &kubeconfig["clusters"][0]["cluster"],
+            "certificate-authority-data",
+        ),
+        (
+            "client.crt",
+            &kubeconfig["users"][0]["user"],
+            "client-certificate-data",
+        ),
+        (
+            "client.key",
+            &kubeconfig["users"][0]["user"],
+            "client-key-data",
+        ),
+    ] {
+        let data = place[key].as_str().with_context(|| format!("no {key}"))?;
+        node.write_file(&format!("/run/writer/{file}"), &BASE64.decode(data)?)?;
+    }
+    node.write_file("/run/writer/writer.sh", WRITER.as_bytes())?;
+    node.sh("systemd-run --unit=writer --collect sh -eu /run/writer/writer.sh")?;
+    wait::until("twenty writes", LIMIT, || {
+        Ok((acknowledged(cluster)?.len() >= 20).then_some(()))
+    })
+}
+
+/// When, and which.
+fn acknowledged(cluster: &mut Cluster) -> Result<Vec<(f64, String)>> {
+    let node = cluster.node("node-1")?;
+    let text = node.sh("cat /run/writer/acknowledged 2>/dev/null || true")?;
+    let line = |line: &str| {
+        let (when, name) = line.split_once(' ')?;
+        Some((when.parse().ok()?, name.to_owned()))
+    };
+    Ok(text.lines().filter_map(line).collect())
+}
+
+/// systemd keeps the balancer's port open while there is no knode.
+fn a_restart_of_knode_refuses_nobody(cluster: &mut Cluster) -> Result<()> {
+    let node = cluster.node("node-1")?;
+    let refused = node.sh(r#"
+        systemctl restart knode.service --no-block
+        refused=0
+        for number in $(seq 30); do
+          status=0
+          curl --silent --output /dev/null --max-time 10 --cacert /run/writer/ca.crt \
+            https://127.0.0.1:7443/readyz || status=$?
+          # curl(1): 7, failed to connect to host.
+          [ "$status" != 7 ] || refused=$((refused + 1))
+          sleep 0.02
+        done
+        echo "$refused""#)?;
+    ensure!(refused.trim() == "0", "refused {} times", refused.trim());
+    let shown = node.sh("systemctl show --property=NFileDescriptorStore knode.service")?;
+    ensure!(shown.trim() == "NFileDescriptorStore=1", "{shown}");
+    cluster.wait_until_ready("node-1", LIMIT)
+}
+
+/// Without a word: no packet of it is ever seen again.
+fn a_master_vanishes(cluster: &mut Cluster) -> Result<()> {
+    let before = acknowledged(cluster)?.len();
+    cluster.node("master-1")?.kill()?;
+    let gone = Instant::now();
+    let survivors = ["master-2", "master-3", "node-1"];
+    while gone.elapsed() < WATCHED {
+        if let Ok(nodes) = cluster.get(&["nodes", SURVIVOR]) {
+            for node in nodes["items"].as_array().into_iter().flatten() {
+                let name = node["metadata"]["name"].as_str().unwrap_or_default();
+                ensure!(
+                    !survivors.contains(&name) || is_ready(node),
+                    "{name} is not Ready {:?} after the loss: {node:#}",
+                    gone.elapsed()
+                );
+            }
+        }
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    let writes = acknowledged(cluster)?;
+    ensure!(writes.len() > before + 20, "{} writes", writes.len());
+    let pause = writes.windows(2).map(|pair| pair[1].0 - pair[0].0);
+    let longest = pause.fold(0.0, f64::max);
+    let node = cluster.node("node-1")?;
+    let retries = node.sh("cat /run/writer/retries 2>/dev/null || true")?;
+    eprintln!(
+        "a master vanished: {} writes since, the longest pause {longest:.1} s, {} retries",
+        writes.len() - before,
+        retries.lines().count()
+    );
+    // etcd elects in about a second, the balancer tries elsewhere after two.
+    ensure!(
+        longest < 30.0,
+        "{longest} s without a write; retries: {retries}"
+    );
+    let shown = node.exec(&["/opt/knode/bin/knode", "status"])?;
+    ensure!(
+        shown.stdout.contains("10.99.0.11:6443  OUT"),
+        "{}",
+        shown.stdout
+    );
+    Ok(())
+}
+
+fn is_ready(node: &Value) -> bool {
+    let conditions = node["status"]["conditions"].as_array();
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+fn it_comes_back(cluster: &mut Cluster) -> Result<()> {
+    cluster.node("master-1")?.start()?;
+    cluster.wait_until_ready("master-1", LIMIT)?;
+    all_servers_healthy(cluster, "node-1")
+}
+
+fn every_acknowledged_write_is_there(cluster: &mut Cluster) -> Result<()> {
+    cluster.node("node-1")?.sh("touch /run/writer/stop")?;
+    let writes = acknowledged(cluster)?;
+    let list = cluster.get(&["configmaps", SURVIVOR])?;
+    let there: BTreeSet<&str> = list["items"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|object| object["metadata"]["name"].as_str())
+        .collect();
+    let lost: Vec<&str> = writes
+        .iter()
+        .map(|(_, name)| name.as_str())
+        .filter(|name| !there.contains(name))
+        .collect();
+    ensure!(lost.is_empty(), "acknowledged, and lost: {lost:?}");
+    Ok(())
+}
