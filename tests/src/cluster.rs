@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::artifact_server::{ArtifactServer, Served};
+use crate::artifacts::Artifact;
 use crate::command::{Output, run_within};
 use crate::image::Image;
 use crate::kube::{self, Binaries};
@@ -50,6 +51,7 @@ pub struct Cluster {
     folder: TempDir,
     programs: Programs,
     kube: Option<Binaries>,
+    packages: Vec<&'static str>,
 }
 
 impl Cluster {
@@ -75,6 +77,7 @@ impl Cluster {
             folder,
             programs,
             kube: kube.clone(),
+            packages: Vec::new(),
         };
         fs::write(
             cluster.path("cluster.yaml"),
@@ -104,6 +107,32 @@ impl Cluster {
         self.kube.is_some()
     }
 
+    /// The machines' image has these packages of Debian besides.
+    pub fn install(&mut self, packages: &[&'static str]) {
+        self.packages.extend_from_slice(packages);
+    }
+
+    /// Adds to the settings: YAML, keys of the first level.
+    pub fn configure(&self, more: &str) -> Result<()> {
+        let path = self.path("cluster.yaml");
+        let text = fs::read_to_string(&path).context("reading the settings")?;
+        fs::write(&path, format!("{more}{text}")).context("writing the settings")
+    }
+
+    /// Serves one more artifact, and pins it.
+    pub fn add_artifact(&self, name: &str, artifact: &Artifact) -> Result<()> {
+        let file = artifact.path.file_name().context("a file without a name")?;
+        let served = self
+            .server
+            .add(&format!("/{}", file.to_string_lossy()), &artifact.path)?;
+        let path = self.path("kgen.lock");
+        let text = fs::read_to_string(&path).context("reading the lock")?;
+        let mut lock: Value = serde_json::from_str(&text)?;
+        let entries = lock["artifacts"].as_array_mut().context("no artifacts")?;
+        entries.push(entry(name, &artifact.version, &served));
+        fs::write(&path, format!("{lock:#}\n")).context("writing the lock")
+    }
+
     /// Runs kgen in the cluster's folder.
     pub fn kgen(&self, arguments: &[&str]) -> Result<Output> {
         let mut kgen = Command::new(&self.programs.kgen);
@@ -120,7 +149,8 @@ impl Cluster {
     /// Boots a machine of the settings with this user-data instead of its own.
     pub fn boot_with(&mut self, name: &str, user_data: &[u8]) -> Result<&mut Node> {
         let (index, machine) = self.machine(name)?;
-        let mut node = Node::new(&self.network, name, address(index)?)?;
+        let address = address(index)?;
+        let mut node = Node::with_packages(&self.network, name, address, &self.packages)?;
         node.boot(user_data, &Meta::new(name))?;
         self.nodes.insert(machine.name, node);
         self.node(name)
@@ -277,14 +307,7 @@ impl Cluster {
     fn lock(&self, version: &str) -> Result<String> {
         let mut entries = Vec::new();
         let mut add = |name: &str, version: &str, served: Served| {
-            entries.push(json!({
-                "name": name,
-                "version": version,
-                "arch": artifacts::architecture(),
-                "urls": [served.url],
-                "sha256": served.sha256,
-                "size": served.size,
-            }));
+            entries.push(entry(name, version, &served));
         };
         let knode = self.server.add("/knode", &self.programs.knode)?;
         add("knode", env!("CARGO_PKG_VERSION"), knode);
@@ -319,6 +342,18 @@ impl Cluster {
         // JSON is YAML.
         Ok(format!("{lock:#}\n"))
     }
+}
+
+/// What the lock says of an artifact.
+fn entry(name: &str, version: &str, served: &Served) -> Value {
+    json!({
+        "name": name,
+        "version": version,
+        "arch": artifacts::architecture(),
+        "urls": [served.url],
+        "sha256": served.sha256,
+        "size": served.size,
+    })
 }
 
 /// The address of the machine at this place in the settings.

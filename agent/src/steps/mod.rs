@@ -10,6 +10,7 @@
 //! fetch ──────────────────────────────────────────────────────────────────────────┤
 //! balancer ─ (wait)
 //! hosts, preflight ───────────────────────────────────────────────────────────────┴ (ready)
+//! runtime ─ docker
 //! ```
 //!
 //! Where the control plane runs as static pods, the kubelet comes first:
@@ -28,6 +29,7 @@ mod balancer;
 mod bootstrap;
 mod certificates;
 mod controllers;
+mod docker;
 mod etcd;
 mod fetch;
 mod hosts;
@@ -62,6 +64,7 @@ mod name {
     pub const BOOTSTRAP: &str = "bootstrap";
     pub const CERTIFICATES: &str = "certificates";
     pub const CONTROLLERS: &str = "controllers";
+    pub const DOCKER: &str = "docker";
     pub const ETCD: &str = "etcd";
     pub const FETCH: &str = "fetch";
     pub const HOSTS: &str = "hosts";
@@ -155,6 +158,10 @@ pub fn of(config: &NodeConfig) -> Vec<Arc<dyn Step<Machine>>> {
     }
     let after = steps.iter().map(|step| step.name()).collect();
     steps.push(Arc::new(ready::Ready { after }));
+    // A Node is Ready without it.
+    if runs(Service::Docker) && runs(Service::Kubelet) {
+        steps.push(Arc::new(docker::Docker));
+    }
     steps
 }
 
