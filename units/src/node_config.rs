@@ -59,6 +59,9 @@ pub struct NodeConfig {
     /// What to download, verified by checksum.
     #[serde(default)]
     pub artifacts: Vec<Artifact>,
+    /// Who else has them; absent where the settings do not ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub neighbours: Option<Neighbours>,
     /// What to run, in no particular order; knode knows what needs what.
     pub services: Vec<Service>,
     /// What the kubelet runs as static pods, and systemd therefore not; none of
@@ -438,6 +441,18 @@ pub struct Artifact {
     pub files: Vec<ArtifactFile>,
 }
 
+/// Machines that offer each other what they downloaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Neighbours {
+    /// The port of each machine's own address at which it offers its downloads,
+    /// by HTTP: `/sha256/HEX`.
+    pub port: u16,
+    /// Who is asked before any mirror, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
+}
+
 /// One file of an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -521,6 +536,23 @@ mod tests {
         let again: NodeConfig =
             serde_yaml::from_str(&serde_yaml::to_string(&config).unwrap()).unwrap();
         assert_eq!(config, again);
+    }
+
+    /// A document without neighbours says nothing of them, as older ones do.
+    #[test]
+    fn neighbours_are_read_where_there_are_some() {
+        let sample = include_str!("../testdata/node-v1.yaml");
+        let mut config: NodeConfig = serde_yaml::from_str(sample).unwrap();
+        assert_eq!(config.neighbours, None);
+        let text = serde_yaml::to_string(&config).unwrap();
+        assert!(!text.contains("neighbours"), "{text}");
+        let more = "neighbours: {port: 7444, addresses: [10.0.0.11, 'fd00::1']}\n";
+        let with: NodeConfig = serde_yaml::from_str(&format!("{sample}{more}")).unwrap();
+        config.neighbours = Some(Neighbours {
+            port: 7444,
+            addresses: vec!["10.0.0.11".parse().unwrap(), "fd00::1".parse().unwrap()],
+        });
+        assert_eq!(with, config);
     }
 
     /// P36: what is in pods is not among the services.

@@ -107,7 +107,7 @@ pub fn fetch(arguments: &Arguments) -> Result<ExitCode> {
 async fn once(fetcher: &Fetcher, board: &Board, artifact: &Artifact) {
     let fetched = async {
         let bytes = Transfer::new(artifact)
-            .round(fetcher, board)
+            .round(fetcher, board, None)
             .await
             .map_err(|failed| failed.error)?;
         fetcher.store().link(artifact)?;

@@ -10,6 +10,7 @@
 //! fetch ──────────────────────────────────────────────────────────────────────────┤
 //! balancer ─ (wait)
 //! hosts, preflight ───────────────────────────────────────────────────────────────┴ (ready)
+//! address ─ neighbours
 //! runtime ─ docker
 //! ```
 //!
@@ -36,6 +37,7 @@ mod hosts;
 mod identity;
 mod kernel;
 mod kubelet;
+mod neighbours;
 mod network;
 mod objects;
 mod peers;
@@ -71,6 +73,7 @@ mod name {
     pub const IDENTITY: &str = "identity";
     pub const KERNEL: &str = "kernel";
     pub const KUBELET: &str = "kubelet";
+    pub const NEIGHBOURS: &str = "neighbours";
     pub const NETWORK: &str = "network";
     pub const OBJECTS: &str = "objects";
     pub const PEERS: &str = "peers";
@@ -155,6 +158,13 @@ pub fn of(config: &NodeConfig) -> Vec<Arc<dyn Step<Machine>>> {
         steps.push(Arc::new(register::Register { after: register }));
         steps.push(Arc::new(peers::Peers::new(&identified[..1])));
         steps.push(Arc::new(start::Start { after: start }));
+    }
+    if let Some(settings) = config
+        .neighbours
+        .as_ref()
+        .filter(|_| runs(Service::Kubelet))
+    {
+        steps.push(Arc::new(neighbours::Neighbours::new(settings.clone())));
     }
     let after = steps.iter().map(|step| step.name()).collect();
     steps.push(Arc::new(ready::Ready { after }));
