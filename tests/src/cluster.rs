@@ -52,6 +52,8 @@ pub struct Cluster {
     programs: Programs,
     kube: Option<Binaries>,
     packages: Vec<&'static str>,
+    /// Whether machines have an IPv6 address, too.
+    dual_stack: bool,
 }
 
 impl Cluster {
@@ -78,12 +80,44 @@ impl Cluster {
             programs,
             kube: kube.clone(),
             packages: Vec::new(),
+            dual_stack: false,
         };
         fs::write(
             cluster.path("cluster.yaml"),
             cluster.settings(version, mode)?,
         )?;
         fs::write(cluster.path("kgen.lock"), cluster.lock(version)?)?;
+        Ok(cluster)
+    }
+
+    /// The same with IPv6 beside IPv4: machine N is 10.99.0.N and fd00:99::N.
+    pub fn dual_stack(machines: &[Machine], mode: &str) -> Result<Self> {
+        let mut cluster = Self::with_mode(machines, mode)?;
+        cluster.network.add_address("fd00:99::1/64")?;
+        cluster.dual_stack = true;
+        let path = cluster.path("cluster.yaml");
+        let mut text = fs::read_to_string(&path).context("reading the settings")?;
+        for (one, both) in [
+            (
+                "podCIDR: 10.244.0.0/16",
+                "podCIDRs: [10.244.0.0/16, \"fd00:244::/48\"]",
+            ),
+            (
+                "serviceCIDR: 10.96.0.0/16",
+                "serviceCIDRs: [10.96.0.0/16, \"fd00:96::/112\"]",
+            ),
+        ] {
+            ensure!(text.contains(one), "the settings have no {one}");
+            text = text.replace(one, both);
+        }
+        for index in 0..machines.len() {
+            let [first, second] = [address(index)?.to_string(), second(index)?];
+            text = text.replace(
+                &format!("address: {first}}}"),
+                &format!("addresses: [{first}, \"{second}\"]}}"),
+            );
+        }
+        fs::write(&path, text).context("writing the settings")?;
         Ok(cluster)
     }
 
@@ -151,7 +185,19 @@ impl Cluster {
         let (index, machine) = self.machine(name)?;
         let address = address(index)?;
         let mut node = Node::with_packages(&self.network, name, address, &self.packages)?;
-        node.boot(user_data, &Meta::new(name))?;
+        let mut meta = Meta::new(name);
+        if self.dual_stack {
+            let gateway = self.network.gateway();
+            let addresses = [format!("{address}/24"), format!("{}/64", second(index)?)];
+            let routes = [
+                json!({"to": "0.0.0.0/0", "via": gateway}),
+                json!({"to": "::/0", "via": "fd00:99::1"}),
+            ];
+            let host0 = json!({"addresses": addresses, "routes": routes});
+            let config = json!({"version": 2, "ethernets": {"host0": host0}});
+            meta.network_config = Some(config.to_string());
+        }
+        node.boot(user_data, &meta)?;
         self.nodes.insert(machine.name, node);
         self.node(name)
     }
@@ -361,6 +407,12 @@ fn address(index: usize) -> Result<Ipv4Addr> {
     let last = u8::try_from(index + 11).context("too many machines")?;
     ensure!(last < 255, "too many machines");
     Ok(Ipv4Addr::new(10, 99, 0, last))
+}
+
+/// The IPv6 address of the machine at this place in the settings.
+fn second(index: usize) -> Result<String> {
+    let last = address(index)?.octets()[3];
+    Ok(format!("fd00:99::{last}"))
 }
 
 /// Debian's CNI plugins, packed as upstream packs them.
