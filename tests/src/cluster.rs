@@ -1,6 +1,8 @@
 //! A whole cluster made the way its users make one: a settings file, a lock
 //! file, `kgen` for each machine's user-data, and machines that boot it.
 
+mod lock;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -13,22 +15,20 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::artifact_server::{ArtifactServer, Served};
-use crate::artifacts::Artifact;
+use crate::artifact_server::ArtifactServer;
 use crate::command::{Output, run_within};
 use crate::image::Image;
-use crate::kube::{self, Binaries};
+use crate::kube::Binaries;
 use crate::network::Network;
 use crate::node::{Meta, Node};
 use crate::programs::Programs;
-use crate::{artifacts, cache, cgroup, rootfs, wait};
+use crate::{artifacts, cgroup, wait};
 
 /// The bridge's address; machines come after it.
 const NETWORK: &str = "10.99.0.1/24";
 const PORT: u16 = 8000;
 /// The version that the settings name where no Kubernetes binaries are.
 const ABSENT_VERSION: &str = "1.36.1";
-const CNI_PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 
 /// One machine of the settings.
 #[derive(Debug, Clone, Copy)]
@@ -151,20 +151,6 @@ impl Cluster {
         let path = self.path("cluster.yaml");
         let text = fs::read_to_string(&path).context("reading the settings")?;
         fs::write(&path, format!("{more}{text}")).context("writing the settings")
-    }
-
-    /// Serves one more artifact, and pins it.
-    pub fn add_artifact(&self, name: &str, artifact: &Artifact) -> Result<()> {
-        let file = artifact.path.file_name().context("a file without a name")?;
-        let served = self
-            .server
-            .add(&format!("/{}", file.to_string_lossy()), &artifact.path)?;
-        let path = self.path("kgen.lock");
-        let text = fs::read_to_string(&path).context("reading the lock")?;
-        let mut lock: Value = serde_json::from_str(&text)?;
-        let entries = lock["artifacts"].as_array_mut().context("no artifacts")?;
-        entries.push(entry(name, &artifact.version, &served));
-        fs::write(&path, format!("{lock:#}\n")).context("writing the lock")
     }
 
     /// Runs kgen in the cluster's folder.
@@ -348,58 +334,6 @@ impl Cluster {
         }
         Ok(text)
     }
-
-    /// Serves the artifacts and pins them.
-    fn lock(&self, version: &str) -> Result<String> {
-        let mut entries = Vec::new();
-        let mut add = |name: &str, version: &str, served: Served| {
-            entries.push(entry(name, version, &served));
-        };
-        let knode = self.server.add("/knode", &self.programs.knode)?;
-        add("knode", env!("CARGO_PKG_VERSION"), knode);
-        let etcd = artifacts::etcd()?;
-        add(
-            "etcd",
-            &etcd.version,
-            self.server.add("/etcd.tar.gz", &etcd.path)?,
-        );
-        let cni = cni_plugins()?;
-        add(
-            "cni-plugins",
-            "1.9.1",
-            self.server.add("/cni-plugins.tgz", &cni)?,
-        );
-        for name in kube::PROGRAMS {
-            let path = format!("/{version}/{name}");
-            let served = match &self.kube {
-                Some(kube) => self.server.add(&path, &kube.program(name))?,
-                // Nothing is there: the machines say so and go as far as they can.
-                None => Served {
-                    url: self.server.url(&path),
-                    sha256: "0".repeat(64),
-                    size: 1,
-                },
-            };
-            add(name, version, served);
-        }
-        let kubectl = artifacts::kubectl()?;
-        add("kubectl", version, self.server.add("/kubectl", &kubectl)?);
-        let lock = json!({"version": 1, "artifacts": entries});
-        // JSON is YAML.
-        Ok(format!("{lock:#}\n"))
-    }
-}
-
-/// What the lock says of an artifact.
-fn entry(name: &str, version: &str, served: &Served) -> Value {
-    json!({
-        "name": name,
-        "version": version,
-        "arch": artifacts::architecture(),
-        "urls": [served.url],
-        "sha256": served.sha256,
-        "size": served.size,
-    })
 }
 
 /// The address of the machine at this place in the settings.
@@ -413,13 +347,4 @@ fn address(index: usize) -> Result<Ipv4Addr> {
 fn second(index: usize) -> Result<String> {
     let last = address(index)?.octets()[3];
     Ok(format!("fd00:99::{last}"))
-}
-
-/// Debian's CNI plugins, packed as upstream packs them.
-fn cni_plugins() -> Result<PathBuf> {
-    let root = rootfs::unpacked(&["containernetworking-plugins"])?;
-    cache::once("cni-plugins.tgz", |target| {
-        let programs = CNI_PLUGINS.map(|name| root.join("usr/lib/cni").join(name));
-        artifacts::pack(".", &programs, target)
-    })
 }
