@@ -34,7 +34,9 @@ fn the_questions_are_few_and_spread_in_a_large_cluster() {
                     nodes:\n- {name: m, role: master, address: 10.0.0.1}\n"
         .to_owned();
     for n in 2..=40 {
-        text.push_str(&format!("- {{name: n-{n}, role: node, address: 10.0.0.{n}}}\n"));
+        text.push_str(&format!(
+            "- {{name: n-{n}, role: node, address: 10.0.0.{n}}}\n"
+        ));
     }
     let folder = Folder::with(&text);
     let asked = config(&folder, "n-38").neighbours.unwrap();
