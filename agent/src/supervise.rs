@@ -24,7 +24,6 @@ use tokio::task::JoinSet;
 
 use crate::machine::Machine;
 use crate::sys::http;
-use units::node_config::Service;
 
 /// Watches every service of the machine, for ever.
 pub async fn run(machine: Arc<Machine>) {
@@ -41,11 +40,8 @@ pub async fn run(machine: Arc<Machine>) {
     let mut wardens = JoinSet::new();
     let board = warden::Board::default();
     for service in &machine.config.services {
-        // Docker's state is Docker's and its operator's.
-        if *service != Service::Docker {
-            let (machine, board) = (Arc::clone(&machine), board.clone());
-            wardens.spawn(warden::watch(*service, machine, board, client.clone()));
-        }
+        let (machine, board) = (Arc::clone(&machine), board.clone());
+        wardens.spawn(warden::watch(*service, machine, board, client.clone()));
     }
     // A warden never ends; one that panicked takes the agent with it, and
     // systemd starts it anew.
