@@ -19,6 +19,7 @@ pub mod nft;
 pub mod pki;
 pub mod program;
 mod pulse;
+pub mod resolve;
 pub mod root;
 pub mod store;
 pub mod version;
