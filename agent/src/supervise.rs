@@ -22,8 +22,13 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use crate::error::Error;
 use crate::machine::Machine;
+use crate::steps::services::connect;
 use crate::sys::http;
+
+/// The agent's own unit.
+const KNODE: &str = "knode.service";
 
 /// Watches every service of the machine, for ever.
 pub async fn run(machine: Arc<Machine>) {
@@ -38,6 +43,7 @@ pub async fn run(machine: Arc<Machine>) {
         }
     };
     let mut wardens = JoinSet::new();
+    wardens.spawn(forgiven());
     let board = warden::Board::default();
     for service in &machine.config.services {
         let (machine, board) = (Arc::clone(&machine), board.clone());
@@ -48,4 +54,16 @@ pub async fn run(machine: Arc<Machine>) {
     if wardens.join_next().await.is_none() {
         pending::<()>().await;
     }
+}
+
+/// knode's own restarts are forgiven as those of its services are.
+async fn forgiven() {
+    tokio::time::sleep(warden::FORGIVEN).await;
+    let reset = async { Ok::<_, Error>(connect().await?.reset_failed(KNODE).await) };
+    match reset.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("{error}"),
+        Err(error) => tracing::debug!(code = %error.code(), "{}", error.story()),
+    }
+    pending().await
 }

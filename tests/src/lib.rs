@@ -34,6 +34,7 @@ pub mod document;
 mod evidence;
 mod fault;
 pub mod image;
+pub mod killer;
 pub mod kube;
 pub mod network;
 pub mod node;

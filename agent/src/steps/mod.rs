@@ -120,7 +120,7 @@ pub fn of(config: &NodeConfig) -> Vec<Arc<dyn Step<Machine>>> {
     }
     if runs(Service::Kubelet) {
         steps.push(Arc::new(kernel::Kernel));
-        steps.push(Arc::new(address::Address));
+        steps.push(Arc::new(address::Address::default()));
         if in_pods {
             steps.push(Arc::new(kubelet::Kubelet));
         }

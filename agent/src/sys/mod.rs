@@ -20,6 +20,7 @@ pub mod offer;
 pub mod pki;
 pub mod program;
 mod pulse;
+pub mod resolve;
 pub mod root;
 pub mod store;
 pub mod version;
