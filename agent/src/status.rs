@@ -6,6 +6,7 @@ mod table;
 
 pub use table::table;
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,21 @@ pub struct StepReport {
     pub failure: Option<Failure>,
 }
 
+impl StepReport {
+    /// A step that waits for those before it.
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: State::Pending,
+            began: None,
+            took: None,
+            failures: 0,
+            detail: String::new(),
+            failure: None,
+        }
+    }
+}
+
 /// How a service of this machine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -130,6 +146,10 @@ pub struct Report {
     pub role: Option<Role>,
     /// The agent's version.
     pub version: String,
+    /// The SHA-256 of the node.yaml that is applied, in hexadecimal; absent
+    /// before there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
     /// Whether the machine is a healthy member of its cluster.
     pub ready: bool,
     /// Seconds from the agent's start to ready; absent before.
@@ -206,24 +226,16 @@ struct Shared {
 impl Status {
     /// A status for steps with these names, written below `root`.
     pub fn new(root: Root, names: impl IntoIterator<Item = &'static str>) -> Self {
-        let step = |name: &str| StepReport {
-            name: name.to_owned(),
-            state: State::Pending,
-            began: None,
-            took: None,
-            failures: 0,
-            detail: String::new(),
-            failure: None,
-        };
         let report = Report {
             node: None,
             role: None,
+            config: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ready: false,
             ready_after: None,
             elapsed: 0.0,
             written: String::new(),
-            steps: names.into_iter().map(step).collect(),
+            steps: names.into_iter().map(StepReport::new).collect(),
             api_servers: Vec::new(),
             services: Vec::new(),
             failure: None,
@@ -237,6 +249,21 @@ impl Status {
             root,
             started: Instant::now(),
         }
+    }
+
+    /// Steps of another node.yaml, none of which has begun; what else is known
+    /// stays until it is told otherwise.
+    pub fn begin_anew(&self, names: impl IntoIterator<Item = &'static str>, config: &str) {
+        let steps = names.into_iter().map(StepReport::new).collect();
+        self.change(|report, _| {
+            report.steps = steps;
+            report.config = Some(config.to_owned());
+        });
+    }
+
+    /// Services that are not among these are not the machine's any more.
+    pub fn only_services(&self, names: &BTreeSet<String>) {
+        self.change(|report, _| report.services.retain(|one| names.contains(&one.name)));
     }
 
     /// Says which machine this is.
@@ -355,6 +382,13 @@ impl Status {
         let failure = Failure::from(error);
         tracing::error!(code = %error.code(), "{}: {} {}", error.code(), sentence(&failure.message), failure.cure);
         self.change(|report, _| report.failure = Some(failure));
+    }
+
+    /// What failed outside any step works again.
+    pub fn recovered_outside(&self) {
+        if self.read(|report| report.failure.is_some()) {
+            self.change(|report, _| report.failure = None);
+        }
     }
 
     /// Whether the machine is a healthy member of its cluster.
