@@ -171,21 +171,29 @@ fn taints_come_and_go(cluster: &mut Cluster) -> Result<()> {
     let taints = |cluster: &Cluster| -> Result<String> {
         Ok(cluster.get(&["node", MASTER])?["spec"]["taints"].to_string())
     };
-    ensure!(taints(cluster)?.contains("node-role.kubernetes.io/control-plane"));
+    // A cluster of masters alone has none.
+    ensure!(!taints(cluster)?.contains("example.com"));
+    let theirs = "example.com/theirs=1:PreferNoSchedule";
+    cluster
+        .kubectl(&["taint", "node", MASTER, theirs], "")?
+        .ok()?;
     set_machine(
         cluster,
-        ", taints: [{key: example.com/gpu, effect: NoSchedule}]",
+        ", taints: [{key: example.com/gpu, effect: PreferNoSchedule}]",
     )?;
     deliver(cluster)?;
     let now = taints(cluster)?;
     ensure!(
-        now.contains("example.com/gpu") && !now.contains("control-plane"),
+        now.contains("example.com/gpu") && now.contains("example.com/theirs"),
         "{now}"
     );
     set_machine(cluster, ", taints: []")?;
     deliver(cluster)?;
     let now = taints(cluster)?;
-    ensure!(!now.contains("example.com/gpu"), "{now}");
+    ensure!(
+        !now.contains("example.com/gpu") && now.contains("example.com/theirs"),
+        "{now}"
+    );
     let restarted = restarted(cluster, &before)?;
     ensure!(restarted == ["kubelet"], "{restarted:?}");
     Ok(())
@@ -231,7 +239,9 @@ fn a_bad_node_yaml_is_told_and_everything_goes_on(cluster: &mut Cluster) -> Resu
         let conditions = node["status"]["conditions"].as_array();
         let mut conditions = conditions.into_iter().flatten();
         let own = conditions.find(|condition| condition["type"] == "KnodeHealthy");
-        Ok(own.filter(|own| own["reason"] == "E-CONFIG-INVALID").map(|_| ()))
+        Ok(own
+            .filter(|own| own["reason"] == "E-CONFIG-INVALID")
+            .map(|_| ()))
     })?;
     ensure!(cluster.status(MASTER)?.unwrap_or_default()["ready"] == true);
     cluster

@@ -221,6 +221,9 @@ mod tests {
         other.node.pod_cidrs = vec!["10.244.8.0/24".parse().unwrap()];
         let other = machine.with(other.clone(), name);
         assert_eq!(*other.addresses.borrow(), None);
-        assert_eq!(*other.pod_cidrs.borrow(), Some(other.config.node.pod_cidrs.clone()));
+        assert_eq!(
+            *other.pod_cidrs.borrow(),
+            Some(other.config.node.pod_cidrs.clone())
+        );
     }
 }

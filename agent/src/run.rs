@@ -118,11 +118,17 @@ async fn agent(root: Root, hang_up: Signal) {
         let (tell, mut all_done) = watch::channel(false);
         let mut tasks = graph.run(Arc::clone(&machine), &status, tell);
         tasks.spawn(node_condition::run(Arc::clone(&machine)));
+        let mut applied = false;
         let (name, config) = loop {
             tokio::select! {
-                _ = all_done.wait_for(|done| *done), if !ready => {
-                    notify(&[NotifyState::Ready]);
-                    ready = true;
+                _ = all_done.wait_for(|done| *done), if !applied => {
+                    applied = true;
+                    if ready {
+                        tracing::info!(config = follower.digest(), "the new node.yaml is applied");
+                    } else {
+                        notify(&[NotifyState::Ready]);
+                        ready = true;
+                    }
                 }
                 next = follower.next(&status) => break next,
                 () = ended(&mut tasks) => return,

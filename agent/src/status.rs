@@ -252,10 +252,15 @@ impl Status {
     }
 
     /// Steps of another node.yaml, none of which has begun; what else is known
-    /// stays until it is told otherwise.
+    /// stays until it is told otherwise, and so do the times of a boot.
     pub fn begin_anew(&self, names: impl IntoIterator<Item = &'static str>, config: &str) {
-        let steps = names.into_iter().map(StepReport::new).collect();
+        let mut steps: Vec<StepReport> = names.into_iter().map(StepReport::new).collect();
         self.change(|report, _| {
+            for step in &mut steps {
+                if let Some(before) = report.steps.iter().find(|one| one.name == step.name) {
+                    (step.began, step.took) = (before.began, before.took);
+                }
+            }
             report.steps = steps;
             report.config = Some(config.to_owned());
         });
@@ -533,5 +538,26 @@ mod tests {
             status.read(|r| r.first_failure().unwrap().0.to_owned()),
             "start"
         );
+    }
+
+    #[test]
+    fn another_node_yaml_begins_anew_and_keeps_the_times_of_the_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let status = Status::new(Root::new(folder.path()), ["fetch", "start"]);
+        status.set_ready(true);
+        status.begin("fetch");
+        status.done("fetch", "");
+        let error = Error::new(Code::UnitFailed, "starting kubelet");
+        status.failed("start", &error, Duration::from_secs(1));
+        let took = status.read(|report| report.steps[0].took);
+        status.begin_anew(["fetch", "network"], "ab");
+        status.read(|report| {
+            let names: Vec<&str> = report.steps.iter().map(|s| s.name.as_str()).collect();
+            assert_eq!(names, ["fetch", "network"]);
+            assert!(report.steps.iter().all(|s| s.state == State::Pending));
+            assert_eq!(report.steps[0].took, took);
+            assert!(report.first_failure().is_none() && report.ready);
+            assert_eq!(report.config.as_deref(), Some("ab"));
+        });
     }
 }

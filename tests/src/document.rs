@@ -65,7 +65,11 @@ impl Document {
             let mut header = tar::Header::new_gnu();
             header.set_size(u64::try_from(content.len())?);
             header.set_mode(mode.with_context(|| format!("the mode of {path}"))?);
-            archive.append_data(&mut header, path.trim_start_matches('/'), content.as_bytes())?;
+            archive.append_data(
+                &mut header,
+                path.trim_start_matches('/'),
+                content.as_bytes(),
+            )?;
         }
         Ok(archive.into_inner()?)
     }

@@ -36,8 +36,13 @@ impl Step<Machine> for Apiserver {
                 .until_installed(name::APISERVER, &["/opt/kubernetes/bin/kube-apiserver"])
                 .await;
             let bus = services::connect().await?;
-            services::ensure_active(machine, &bus, Service::KubeApiserver, services::IfActive::Leave)
-                .await?;
+            services::ensure_active(
+                machine,
+                &bus,
+                Service::KubeApiserver,
+                services::IfActive::Leave,
+            )
+            .await?;
             wait_api::until_ready(machine, name::APISERVER).await?;
             Ok("ready".to_owned())
         })

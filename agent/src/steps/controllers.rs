@@ -39,7 +39,8 @@ impl Step<Machine> for Controllers {
             ] {
                 if machine.runs(service) {
                     machine.until_installed(name::CONTROLLERS, &[program]).await;
-                    services::ensure_active(machine, &bus, service, services::IfActive::Leave).await?;
+                    services::ensure_active(machine, &bus, service, services::IfActive::Leave)
+                        .await?;
                 }
             }
             Ok("started".to_owned())

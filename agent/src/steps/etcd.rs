@@ -50,7 +50,8 @@ impl Step<Machine> for Etcd {
                 .until_installed(name::ETCD, &["/opt/kubernetes/bin/etcd"])
                 .await;
             let bus = services::connect().await?;
-            let start = services::ensure_active(machine, &bus, Service::Etcd, services::IfActive::Leave);
+            let start =
+                services::ensure_active(machine, &bus, Service::Etcd, services::IfActive::Leave);
             tokio::time::timeout(JOIN, start).await.map_err(|_| {
                 Error::new(
                     Code::Etcd,

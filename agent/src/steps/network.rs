@@ -140,10 +140,12 @@ impl Network {
             let netlink = Netlink::connect();
             let netlink = netlink.context(Code::Netlink, || "opening netlink".to_owned())?;
             let told = "left to the CNI that the settings bring";
-            return Ok(match apply::clear(machine, &netlink, &network.bridge).await? {
-                0 => told.to_owned(),
-                changes => format!("{told}, {changes} changes made"),
-            });
+            return Ok(
+                match apply::clear(machine, &netlink, &network.bridge).await? {
+                    0 => told.to_owned(),
+                    changes => format!("{told}, {changes} changes made"),
+                },
+            );
         }
         let addresses = known(&machine.addresses).await;
         if machine.pod_cidrs.borrow().is_none() {

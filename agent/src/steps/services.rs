@@ -140,7 +140,10 @@ fn keep_inputs(machine: &Machine, service: Service) -> Result<()> {
 }
 
 fn settled(machine: &Machine) -> MutexGuard<'_, BTreeSet<Service>> {
-    machine.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    machine
+        .settled
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A service in a static pod runs with what it reads at its start as this

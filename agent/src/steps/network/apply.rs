@@ -136,7 +136,9 @@ fn idle_bridge(snapshot: &Snapshot, name: &str) -> Option<LinkName> {
     let name: LinkName = name.parse().ok()?;
     let bridge = snapshot.link(&name)?;
     let ours = bridge.kind.as_deref() == Some("bridge")
-        && bridge.mac.is_some_and(|mac| mac.0.starts_with(&BRIDGE_PREFIX));
+        && bridge
+            .mac
+            .is_some_and(|mac| mac.0.starts_with(&BRIDGE_PREFIX));
     let mut links = snapshot.links.values();
     let has_ports = links.any(|link| link.controller == Some(bridge.index));
     (ours && !has_ports).then_some(name)

@@ -102,7 +102,10 @@ fn labels(node: &Node) -> BTreeSet<String> {
 }
 
 fn taints(node: &Node) -> BTreeSet<String> {
-    node.taints.iter().map(|taint| name_of(&json!(taint))).collect()
+    node.taints
+        .iter()
+        .map(|taint| name_of(&json!(taint)))
+        .collect()
 }
 
 fn name_of(taint: &Value) -> String {
@@ -197,10 +200,17 @@ mod tests {
         let patch = taint_changes(&node, &there).unwrap();
         assert_eq!(patch["spec"]["taints"], json!([theirs]));
         assert_eq!(patch["metadata"]["resourceVersion"], "7");
-        assert_eq!(differing_taints(&node, &there), ["example.com/gpu=yes:NoSchedule"]);
+        assert_eq!(
+            differing_taints(&node, &there),
+            ["example.com/gpu=yes:NoSchedule"]
+        );
         // Added.
         node.taints.push(added);
-        let there = found(json!({"knode/taints": "a:NoExecute"}), json!({}), json!([theirs]));
+        let there = found(
+            json!({"knode/taints": "a:NoExecute"}),
+            json!({}),
+            json!([theirs]),
+        );
         let patch = taint_changes(&node, &there).unwrap();
         assert_eq!(patch["spec"]["taints"], json!([theirs, gpu]));
     }
