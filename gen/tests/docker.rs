@@ -5,20 +5,11 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
+use common::openssl::openssl;
 use common::{CLUSTER, Document, Folder};
 use serde_json::{Value, json};
 
 const DOCKER: &str = "docker: {expose: true}\n";
-
-fn openssl(folder: &Folder, args: &[&str]) -> (bool, String) {
-    let output = Command::new("openssl")
-        .args(args)
-        .current_dir(folder.path(""))
-        .output()
-        .expect("openssl, which these tests need (Debian: openssl)");
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(text).unwrap())
-}
 
 fn exposed() -> Folder {
     let settings = CLUSTER.replace(", address: 10.0.0.12", "");

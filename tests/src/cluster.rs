@@ -111,6 +111,14 @@ impl Cluster {
         run_within(&mut kgen, b"", Duration::from_secs(60))
     }
 
+    /// Runs `kgen wait` as the operator, from the machines' network.
+    pub fn kgen_wait(&self, arguments: &[&str]) -> Result<Output> {
+        let mut kgen = self.network.command(&self.programs.kgen);
+        kgen.current_dir(self.folder.path());
+        kgen.arg("wait").args(arguments);
+        run_within(&mut kgen, b"", Duration::from_secs(300))
+    }
+
     /// Generates a machine's user-data and boots it.
     pub fn boot(&mut self, name: &str) -> Result<&mut Node> {
         let user_data = self.user_data(name, "cloud-init")?;
