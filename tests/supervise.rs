@@ -90,6 +90,8 @@ fn pid(cluster: &mut Cluster, unit: &str) -> Result<String> {
 fn at_rest(cluster: &mut Cluster) -> Result<()> {
     let knode = pid(cluster, "knode")?;
     let node = cluster.node(MASTER)?;
+    // What boot itself leaves to be done is not rest.
+    std::thread::sleep(Duration::from_secs(20));
     let used = |node: &tests::node::Node| -> Result<f64> {
         let stat = node.read_file(&format!("/proc/{knode}/stat"))?;
         let mut fields = stat.rsplit(')').next().unwrap_or_default().split(' ');
@@ -99,13 +101,15 @@ fn at_rest(cluster: &mut Cluster) -> Result<()> {
         Ok((user + ticks(fields.next())?) / 100.0)
     };
     let (before, began) = (used(node)?, Instant::now());
-    std::thread::sleep(Duration::from_secs(30));
+    std::thread::sleep(Duration::from_secs(60));
     let share = (used(node)? - before) / began.elapsed().as_secs_f64();
-    let memory = node.sh(&format!("grep VmRSS /proc/{knode}/status"))?;
+    let memory = node.sh(&format!(
+        "awk '/^(VmRSS|RssAnon|RssFile|VmHWM):/ {{ printf \"%s %.1f MiB, \", $1, $2 / 1024 }}' \
+         /proc/{knode}/status"
+    ))?;
     eprintln!(
-        "knode at rest: {:.2} % of a core, {}",
-        share * 100.0,
-        memory.trim()
+        "R8: knode at rest: {memory}{:.2} % of a core",
+        share * 100.0
     );
     Ok(())
 }
@@ -138,7 +142,7 @@ fn a_killed_kubelet_is_back_at_once(cluster: &mut Cluster) -> Result<()> {
          echo $(( ($(date +%s%N) - began) / 1000000 ))",
     )?;
     let milliseconds: u64 = measured.trim().parse().context(measured)?;
-    eprintln!("kubelet killed: started again after {milliseconds} ms");
+    eprintln!("R9: kubelet killed: started again after {milliseconds} ms");
     ensure!(milliseconds <= 1000, "{milliseconds} ms");
     let began = Instant::now();
     healthy(cluster, "kubelet")?;
@@ -173,7 +177,7 @@ fn a_frozen_kubelet_is_restarted_with_evidence(cluster: &mut Cluster) -> Result<
     })?;
     let took = began.elapsed();
     eprintln!(
-        "kubelet frozen: another one after {:.1} s",
+        "R9: kubelet frozen: noticed, evidence saved, another one after {:.1} s",
         took.as_secs_f64()
     );
     ensure!(took <= Duration::from_secs(40), "{took:?}");

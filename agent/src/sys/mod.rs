@@ -11,6 +11,7 @@ pub mod clock;
 pub mod console;
 pub mod cri;
 pub mod http;
+pub mod kept;
 pub mod kubeconfig;
 pub mod listen;
 pub mod listeners;
