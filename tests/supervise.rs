@@ -63,7 +63,32 @@ fn scenario(cluster: &mut Cluster) -> Result<()> {
     a_frozen_kubelet_is_restarted_with_evidence(cluster)?;
     of_a_frozen_runtime_the_runtime_is_restarted(cluster)?;
     a_proxy_that_cannot_stay_up_is_named(cluster)?;
-    the_report_has_it_all_and_no_secret(cluster)
+    the_report_has_it_all_and_no_secret(cluster)?;
+    a_reboot_is_mostly_waiting_for_others(cluster)
+}
+
+/// R7, with everything downloaded: knode's own share, and what it waited for.
+fn a_reboot_is_mostly_waiting_for_others(cluster: &mut Cluster) -> Result<()> {
+    cluster.node(MASTER)?.reboot()?;
+    cluster.wait_until_ready(MASTER, LIMIT)?;
+    let status = cluster.status(MASTER)?.unwrap_or_default();
+    let number = |value: &Value| value.as_f64().unwrap_or_default();
+    let (after, worked) = (number(&status["readyAfter"]), number(&status["worked"]));
+    ensure!(worked > 0.0, "no word of its own work: {status:#}");
+    let steps = status["steps"].as_array().into_iter().flatten();
+    let steps: Vec<String> = steps
+        .map(|step| {
+            let took = number(&step["took"]) * 1000.0;
+            format!("{} {took:.0}", step["name"].as_str().unwrap_or_default())
+        })
+        .collect();
+    eprintln!(
+        "R7: Ready {after:.2} s after knode's start, {:.0} ms of them knode's own work; \
+         its steps, in ms: {}",
+        worked * 1000.0,
+        steps.join(", ")
+    );
+    Ok(())
 }
 
 fn service(cluster: &mut Cluster, name: &str) -> Result<Value> {
