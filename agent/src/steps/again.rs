@@ -11,7 +11,7 @@ use crate::sys::bus::UnitState;
 use units::node_config::Service;
 
 /// Looked at now and then, whatever systemd tells or does not tell.
-const SWEEP: Duration = Duration::from_secs(30);
+const SWEEP: Duration = Duration::from_secs(60);
 /// What is stopped may be about to be started again by who stopped it.
 const SETTLED: Duration = Duration::from_secs(2);
 
