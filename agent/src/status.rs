@@ -16,8 +16,8 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::balancer::ServerReport;
 use crate::error::Error;
-use crate::sys::{clock, console};
 use crate::sys::root::Root;
+use crate::sys::{clock, console};
 use units::paths;
 use units::types::{NodeName, Role};
 

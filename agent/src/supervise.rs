@@ -22,9 +22,13 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use crate::error::Error;
 use crate::machine::Machine;
+use crate::steps::services::connect;
 use crate::sys::http;
-use units::node_config::Service;
+
+/// The agent's own unit.
+const KNODE: &str = "knode.service";
 
 /// Watches every service of the machine, for ever.
 pub async fn run(machine: Arc<Machine>) {
@@ -39,17 +43,27 @@ pub async fn run(machine: Arc<Machine>) {
         }
     };
     let mut wardens = JoinSet::new();
+    wardens.spawn(forgiven());
     let board = warden::Board::default();
     for service in &machine.config.services {
-        // Docker's state is Docker's and its operator's.
-        if *service != Service::Docker {
-            let (machine, board) = (Arc::clone(&machine), board.clone());
-            wardens.spawn(warden::watch(*service, machine, board, client.clone()));
-        }
+        let (machine, board) = (Arc::clone(&machine), board.clone());
+        wardens.spawn(warden::watch(*service, machine, board, client.clone()));
     }
     // A warden never ends; one that panicked takes the agent with it, and
     // systemd starts it anew.
     if wardens.join_next().await.is_none() {
         pending::<()>().await;
     }
+}
+
+/// knode's own restarts are forgiven as those of its services are.
+async fn forgiven() {
+    tokio::time::sleep(warden::FORGIVEN).await;
+    let reset = async { Ok::<_, Error>(connect().await?.reset_failed(KNODE).await) };
+    match reset.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("{error}"),
+        Err(error) => tracing::debug!(code = %error.code(), "{}", error.story()),
+    }
+    pending().await
 }

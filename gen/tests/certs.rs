@@ -3,8 +3,8 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::process::{Command, Output};
 
+use common::openssl::{certs, openssl, text};
 use common::{CLUSTER, Folder};
 use kgen::cluster::Cluster;
 use kgen::pki::Pki;
@@ -12,23 +12,6 @@ use kgen::report::Source;
 use kgen::settings;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
-
-fn openssl(folder: &Folder, args: &[&str]) -> (bool, String) {
-    let output = Command::new("openssl")
-        .args(args)
-        .current_dir(folder.path(""))
-        .output()
-        .expect("openssl, which these tests need (Debian: openssl)");
-    (output.status.success(), text(&output))
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8([&output.stdout[..], &output.stderr].concat()).unwrap()
-}
-
-fn certs(folder: &Folder, args: &[&str]) -> Output {
-    folder.kgen().arg("certs").args(args).output().unwrap()
-}
 
 /// Everything of a cluster, made so many days ago.
 fn aged(days: i64) -> Folder {

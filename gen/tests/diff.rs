@@ -137,7 +137,38 @@ fn what_was_never_rendered_is_new() {
     let (status, text) = diff(&folder, &[]);
     assert_eq!(status, 1);
     assert!(text.starts_with("master: new, "), "{text}");
-    assert_eq!(text.lines().count(), 4, "{text}");
+    let beside = [
+        "admin.conf",
+        "super-admin.conf",
+        "inventory.ini",
+        "inventory.yaml",
+    ];
+    let new = beside.map(|name| format!("{name}: new\n")).concat();
+    assert!(text.ends_with(&new), "{text}");
+    assert_eq!(text.lines().count(), 8, "{text}");
+}
+
+#[test]
+fn the_files_beside_documents_are_told_too() {
+    let pool = "pools:\n- {name: workers}\n";
+    let folder = Folder::with(&format!("{CLUSTER}{pool}"));
+    folder.run(&["render", "-o", "out"]);
+    assert_eq!(diff(&folder, &[]), (0, String::new()));
+    std::fs::remove_file(folder.path("out/pools/workers-token.yaml")).unwrap();
+    folder.write("out/inventory.ini", "");
+    let (status, text) = diff(&folder, &[]);
+    assert_eq!(status, 1);
+    assert_eq!(
+        text,
+        "pools/workers-token.yaml: new\ninventory.ini: changed\n"
+    );
+    folder.run(&["render", "-o", "out"]);
+    folder.write("cluster.yaml", CLUSTER);
+    let (_, text) = diff(&folder, &[]);
+    assert!(
+        text.contains("\npools/workers-token.yaml: goes\n"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -5,20 +5,11 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
+use common::openssl::openssl;
 use common::{CLUSTER, Document, Folder};
 use serde_json::{Value, json};
 
 const DOCKER: &str = "docker: {expose: true}\n";
-
-fn openssl(folder: &Folder, args: &[&str]) -> (bool, String) {
-    let output = Command::new("openssl")
-        .args(args)
-        .current_dir(folder.path(""))
-        .output()
-        .expect("openssl, which these tests need (Debian: openssl)");
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(text).unwrap())
-}
 
 fn exposed() -> Folder {
     let settings = CLUSTER.replace(", address: 10.0.0.12", "");
@@ -49,7 +40,9 @@ fn machines_with_pods_run_the_daemon_with_keys_of_their_own() {
         }
         // -H on the command line and hosts in the file contradict each other.
         let unit = document.text("/etc/systemd/system/docker.service.d/10-kgen.conf");
-        assert_eq!(unit, "[Service]\nExecStart=\nExecStart=dockerd\n");
+        let expected =
+            "[Unit]\nStartLimitIntervalSec=0\n\n[Service]\nExecStart=\nExecStart=dockerd\n";
+        assert_eq!(unit, expected);
         let node: Value = serde_yaml::from_str(&document.text("/etc/knode/node.yaml")).unwrap();
         let services = node["services"].as_array().unwrap();
         assert!(services.contains(&json!("docker")), "{node}");

@@ -7,25 +7,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 
+use common::openssl::openssl;
 use common::{CLUSTER, Folder};
 use kgen::cluster::Cluster;
 use kgen::pki::Pki;
 use kgen::report::Source;
 use kgen::settings;
 use time::{Duration, OffsetDateTime};
-
-fn openssl(folder: &Folder, args: &[&str]) -> (bool, String) {
-    let output = Command::new("openssl")
-        .args(args)
-        .current_dir(folder.path(""))
-        .output()
-        .expect("openssl, which these tests need (Debian: openssl)");
-    let text = [output.stdout, output.stderr].concat();
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
-}
 
 /// The certificates in pki/ that no authority is.
 fn leaves(folder: &Folder) -> Vec<String> {

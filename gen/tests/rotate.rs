@@ -5,27 +5,11 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::{Command, Output};
+use std::process::Command;
 
+use common::openssl::{certs, openssl, text};
 use common::{CLUSTER, Document, Folder};
 use serde_json::Value;
-
-fn openssl(folder: &Folder, args: &[&str]) -> (bool, String) {
-    let output = Command::new("openssl")
-        .args(args)
-        .current_dir(folder.path(""))
-        .output()
-        .expect("openssl, which these tests need (Debian: openssl)");
-    (output.status.success(), text(&output))
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8([&output.stdout[..], &output.stderr].concat()).unwrap()
-}
-
-fn certs(folder: &Folder, args: &[&str]) -> Output {
-    folder.kgen().arg("certs").args(args).output().unwrap()
-}
 
 fn stage(folder: &Folder, args: &[&str]) -> String {
     let output = certs(folder, args);

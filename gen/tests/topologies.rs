@@ -50,6 +50,16 @@ fn rendered(folder: &Folder, flags: &[&str]) -> BTreeMap<String, Landing> {
     documents.collect()
 }
 
+/// What machines get in each language, once every platform's limits were kept.
+fn in_every_language(folder: &Folder) -> [BTreeMap<String, Landing>; 3] {
+    ["coreos", "cloud-init", "ignition"].map(|format| {
+        for platform in ["azure", "openstack", "gce"] {
+            rendered(folder, &["--format", format, "--platform", platform]);
+        }
+        rendered(folder, &["--format", format])
+    })
+}
+
 /// Every private key and token that is kept, and what of it to look for.
 fn secrets(folder: &Folder) -> BTreeMap<String, String> {
     let tree = folder.tree().into_iter();
@@ -110,20 +120,7 @@ fn nobody_has_anothers_secrets(folder: &Folder, documents: &BTreeMap<String, Lan
 #[test]
 fn three_dedicated_etcd_one_master_two_nodes() {
     let folder = Folder::with(DEDICATED);
-    let all = ["coreos", "cloud-init", "ignition"].map(|format| {
-        for platform in ["azure", "openstack", "gce"] {
-            folder.run(&[
-                "render",
-                "-o",
-                "out",
-                "--format",
-                format,
-                "--platform",
-                platform,
-            ]);
-        }
-        rendered(&folder, &["--format", format])
-    });
+    let all = in_every_language(&folder);
     assert_eq!(all[0], all[1]);
     for documents in &all {
         assert_eq!(documents.len(), 6);
@@ -150,20 +147,7 @@ fn three_dedicated_etcd_one_master_two_nodes() {
 #[test]
 fn three_masters_with_etcd_two_pools_two_nodes() {
     let folder = Folder::with(STACKED);
-    let all = ["coreos", "cloud-init", "ignition"].map(|format| {
-        for platform in ["azure", "openstack", "gce"] {
-            folder.run(&[
-                "render",
-                "-o",
-                "out",
-                "--format",
-                format,
-                "--platform",
-                platform,
-            ]);
-        }
-        rendered(&folder, &["--format", format])
-    });
+    let all = in_every_language(&folder);
     assert_eq!(all[0], all[1]);
     for documents in &all {
         let names: Vec<&str> = documents.keys().map(String::as_str).collect();

@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use units::types::Role;
 
+use super::extras::Extras;
 use super::terminal;
 use crate::difference;
 use crate::landing::Landing;
@@ -27,8 +28,8 @@ pub struct Diff<'a> {
     pub out: &'a Path,
 }
 
-/// Prints what would change in the user-data of all machines; whether
-/// anything would. Nothing is written.
+/// Prints what would change in the user-data of all machines and the files
+/// beside it; whether anything would. Nothing is written.
 pub fn run(args: &Diff<'_>) -> Result<bool> {
     let workspace = Workspace::open(args.input, &[("master".parse()?, Role::Master)])?;
     let target = workspace.target(args.asked)?;
@@ -63,6 +64,10 @@ pub fn run(args: &Diff<'_>) -> Result<bool> {
             });
         }
     }
+    text.push_str(&extras(
+        &Extras::make(&workspace, &mut pki, args.out)?,
+        args.out,
+    )?);
     for name in gone(args.out, &workspace)? {
         text.push_str(&format!(
             "{name}: is in {}, and no longer in the settings\n",
@@ -71,6 +76,26 @@ pub fn run(args: &Diff<'_>) -> Result<bool> {
     }
     terminal::print(text.as_bytes())?;
     Ok(!text.is_empty())
+}
+
+/// What becomes of the files beside the documents; keys are in some of them.
+fn extras(extras: &Extras, out: &Path) -> Result<String> {
+    let mut text = String::new();
+    let mut tell = |path: &Path, what: &str| {
+        let name = path.strip_prefix(out).unwrap_or(path).display();
+        text.push_str(&format!("{name}: {what}\n"));
+    };
+    for (path, bytes) in &extras.files {
+        match read(path)? {
+            None => tell(path, "new"),
+            Some(old) if old != bytes.expose() => tell(path, "changed"),
+            Some(_) => {}
+        }
+    }
+    for path in &extras.gone {
+        tell(path, "goes");
+    }
+    Ok(text)
 }
 
 /// The files whose contents are not shown.

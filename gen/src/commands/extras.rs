@@ -1,26 +1,56 @@
 //! What `kgen render` writes beside user-data and kubeconfigs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::{kubeconfig, shared};
 use crate::cluster::{Cluster, Machine, url_host};
 use crate::inventory::{self, Form};
 use crate::out::{SECRET_MODE, Stage};
 use crate::pki::Pki;
+use crate::secret::Secret;
 use crate::workspace::Workspace;
 
-/// Writes the inventories, and the way to Docker daemons where they are
-/// exposed. What is made for it waits in `pki`.
-pub fn write(workspace: &Workspace, pki: &mut Pki, out: &Path, stage: &mut Stage) -> Result<()> {
-    let cluster = &workspace.cluster;
-    for form in [Form::Ini, Form::Yaml] {
-        let path = out.join(format!("inventory.{form}"));
-        stage.write(path, inventory::write(cluster, form)?, SECRET_MODE)?;
+/// Files beside the documents: all are for their owner alone.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// What is there after a render, in order.
+    pub files: Vec<(PathBuf, Secret)>,
+    /// What was rendered once and goes.
+    pub gone: Vec<PathBuf>,
+}
+
+impl Extras {
+    /// The operator's kubeconfigs, what tells a running cluster of bootstrap
+    /// tokens, the inventories, and the way to Docker daemons where they are
+    /// exposed. What is made for it waits in `pki`.
+    pub fn make(workspace: &Workspace, pki: &mut Pki, out: &Path) -> Result<Self> {
+        let cluster = &workspace.cluster;
+        let mut files = Vec::new();
+        for (name, super_admin) in [("admin.conf", false), ("super-admin.conf", true)] {
+            let text = kubeconfig::of_operator(workspace, pki, super_admin)?;
+            files.push((out.join(name), text));
+        }
+        files.extend(shared::tokens(workspace, pki, out)?);
+        for form in [Form::Ini, Form::Yaml] {
+            let text = inventory::write(cluster, form)?;
+            files.push((out.join(format!("inventory.{form}")), Secret::from(text)));
+        }
+        if let Some(port) = cluster.docker_port {
+            files.extend(docker(cluster, port, pki, out)?);
+        }
+        let gone = shared::gone(workspace, out)?;
+        Ok(Self { files, gone })
     }
-    match cluster.docker_port {
-        Some(port) => docker(cluster, port, pki, out, stage),
-        None => Ok(()),
+
+    /// Makes it so, once `stage` is committed.
+    pub fn write(self, stage: &mut Stage) -> Result<()> {
+        for (path, bytes) in self.files {
+            stage.write(path, bytes.expose(), SECRET_MODE)?;
+        }
+        self.gone.into_iter().for_each(|path| stage.remove(path));
+        Ok(())
     }
 }
 
@@ -31,20 +61,22 @@ fn docker(
     port: u16,
     pki: &mut Pki,
     out: &Path,
-    stage: &mut Stage,
-) -> Result<()> {
+) -> Result<Vec<(PathBuf, Secret)>> {
     let folder = out.join("docker");
     let (authority, pair) = pki.docker_client()?;
-    stage.write(folder.join("ca.pem"), authority, SECRET_MODE)?;
-    stage.write(folder.join("cert.pem"), pair.certificate, SECRET_MODE)?;
-    stage.write(folder.join("key.pem"), pair.key.expose(), SECRET_MODE)?;
+    let mut files = vec![
+        (folder.join("ca.pem"), Secret::from(authority)),
+        (folder.join("cert.pem"), Secret::from(pair.certificate)),
+        (folder.join("key.pem"), pair.key),
+    ];
     let folder = std::path::absolute(&folder)
         .with_context(|| format!("looking for {}", folder.display()))?;
     for machine in cluster.machines.iter().filter(|m| m.role.runs_kubelet()) {
         let path = out.join(machine.name.as_str()).join("docker.env");
-        stage.write(path, environment(machine, port, &folder), SECRET_MODE)?;
+        let text = environment(machine, port, &folder);
+        files.push((path, Secret::from(text)));
     }
-    Ok(())
+    Ok(files)
 }
 
 /// Source: Docker documentation, "Environment variables" of the docker command.

@@ -8,8 +8,9 @@ use std::thread;
 use anyhow::{Result, anyhow};
 use units::types::Role;
 
+use super::extras::Extras;
 use super::progress::Progress;
-use super::{extras, kubeconfig, shared, terminal};
+use super::terminal;
 use crate::cluster::Machine;
 use crate::out::{Change, SECRET_MODE, Stage};
 use crate::pki::Pki;
@@ -34,8 +35,8 @@ pub struct Render<'a> {
     pub out: &'a Path,
 }
 
-/// Writes the user-data of every machine, the operator's kubeconfigs, and what
-/// tells a running cluster of bootstrap tokens, once all of them could be made.
+/// Writes the user-data of every machine and the files beside it, once all of
+/// them could be made.
 pub fn run(args: &Render<'_>) -> Result<()> {
     let workspace = Workspace::open(args.input, &[("master".parse()?, Role::Master)])?;
     let target = workspace.target(args.asked)?;
@@ -57,15 +58,7 @@ pub fn run(args: &Render<'_>) -> Result<()> {
         Ok(())
     })?;
     drop(progress);
-    for (name, super_admin) in [("admin.conf", false), ("super-admin.conf", true)] {
-        let text = kubeconfig::of_operator(&workspace, &mut pki, super_admin)?;
-        stage.write(args.out.join(name), text.expose(), SECRET_MODE)?;
-    }
-    for (path, object) in shared::tokens(&workspace, &mut pki, args.out)? {
-        stage.write(path, object.expose(), SECRET_MODE)?;
-    }
-    shared::forget(&workspace, args.out, &mut stage)?;
-    extras::write(&workspace, &mut pki, args.out, &mut stage)?;
+    Extras::make(&workspace, &mut pki, args.out)?.write(&mut stage)?;
     pki.commit()?;
     terminal::warn(&workspace.warnings);
     for note in pki.notes() {

@@ -8,7 +8,6 @@ use anyhow::{Context, Result};
 use units::types::{NodeName, Role};
 
 use crate::cluster::{Cluster, Machine};
-use crate::out::Stage;
 use crate::pki::Pki;
 use crate::plan::token_object;
 use crate::report::{Finding, Report};
@@ -125,9 +124,9 @@ pub fn tokens(workspace: &Workspace, pki: &mut Pki, out: &Path) -> Result<Vec<(P
         .collect()
 }
 
-/// Takes away what told of the tokens of pools that are no longer there: the
-/// folder is applied as a whole, and would bring them back.
-pub fn forget(workspace: &Workspace, out: &Path, stage: &mut Stage) -> Result<()> {
+/// What told of the tokens of pools that are no longer there: the folder is
+/// applied as a whole, and would bring them back.
+pub fn gone(workspace: &Workspace, out: &Path) -> Result<Vec<PathBuf>> {
     let folder = out.join(TOKENS);
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,
@@ -138,7 +137,7 @@ pub fn forget(workspace: &Workspace, out: &Path, stage: &mut Stage) -> Result<()
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
             ) =>
         {
-            return Ok(());
+            return Ok(Vec::new());
         }
         Err(error) => return Err(error).with_context(|| format!("reading {}", folder.display())),
     };
@@ -155,6 +154,5 @@ pub fn forget(workspace: &Workspace, out: &Path, stage: &mut Stage) -> Result<()
         }
     }
     gone.sort();
-    gone.into_iter().for_each(|path| stage.remove(path));
-    Ok(())
+    Ok(gone)
 }

@@ -5,6 +5,7 @@
 pub mod landing;
 pub mod linter;
 pub mod mirror;
+pub mod openssl;
 
 use std::collections::BTreeMap;
 use std::fs;
