@@ -11,6 +11,7 @@
 
 mod forward;
 pub mod listing;
+mod pass;
 mod pool;
 mod probe;
 

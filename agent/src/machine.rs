@@ -15,7 +15,8 @@ use crate::error::Result;
 use crate::status::Status;
 use crate::sys::api::Api;
 use crate::sys::http::Pem;
-use crate::sys::kubeconfig::Kubeconfig;
+use crate::sys::kept::{self, Kept};
+use crate::sys::kubeconfig::{Kubeconfig, User};
 use crate::sys::pki;
 use crate::sys::root::Root;
 use units::NodeConfig;
@@ -25,6 +26,11 @@ use units::types::NodeName;
 
 /// The controller manager's identity, on masters.
 const CONTROLLER_MANAGER: &str = "/etc/kubernetes/controller-manager.conf";
+/// For how long an administrator's certificate is good.
+const ADMINISTRATOR: Duration = Duration::from_secs(600);
+/// A connection is made anew at last after this time: name servers change, and
+/// so does which of a balancer's servers is the nearest.
+const KEPT: Duration = Duration::from_secs(3600);
 
 /// A fact that becomes known: `None` until then.
 pub type Fact<T> = watch::Sender<Option<T>>;
@@ -51,6 +57,8 @@ pub struct Machine {
     /// Services that run with what this node.yaml says, as far as they read it
     /// at their start.
     pub(crate) settled: Mutex<BTreeSet<Service>>,
+    /// Connections to the API server, one an identity.
+    apis: Kept<Api>,
 }
 
 impl Machine {
@@ -67,6 +75,7 @@ impl Machine {
             peers: watch::Sender::new(None),
             installed: watch::Sender::new(BTreeSet::new()),
             settled: Mutex::default(),
+            apis: Kept::default(),
         }
     }
 
@@ -132,13 +141,26 @@ impl Machine {
     ///
     /// There is no usable identity.
     pub fn kubelet_api(&self) -> Result<Api> {
-        let now = OffsetDateTime::now_utc();
-        let own = credentials::kubelet(&self.root, &self.name, now)?;
-        Api::new(&own.server, &own.authority, Some(own.identity))
+        let root = &self.root;
+        let origin = kept::origin([
+            root.read(paths::CA_CERT)?.as_slice(),
+            &root.read(paths::KUBELET_KUBECONFIG)?,
+            &root
+                .read_if_exists(paths::KUBELET_ROTATED)?
+                .unwrap_or_default(),
+        ]);
+        self.apis.get("kubelet", origin, || {
+            let now = OffsetDateTime::now_utc();
+            let own = credentials::kubelet(root, &self.name, now)?;
+            let left = Duration::try_from(own.facts.not_after - now).unwrap_or_default();
+            let api = Api::new(&own.server, &own.authority, Some(own.identity))?;
+            Ok((api, left.min(KEPT)))
+        })
     }
 
     /// The API as system:masters, by a certificate that this master's CA key
-    /// signs for ten minutes; it is made anew for each round and never stored.
+    /// signs for ten minutes; it is made anew after half of them and never
+    /// stored.
     ///
     /// # Errors
     ///
@@ -146,20 +168,22 @@ impl Machine {
     pub fn administrator_api(&self) -> Result<Api> {
         let root = &self.root;
         let authority = root.read(paths::CA_CERT)?;
-        let identity = pki::client_identity(
-            &authority,
-            &Pem(root.read(paths::CA_KEY)?),
-            &format!("knode:{}", self.name),
-            "system:masters",
-            Duration::from_secs(600),
-        )?;
+        let key = Pem(root.read(paths::CA_KEY)?);
         // This master's own API server, also where its kubelet has a balancer.
         let own = match root.exists(CONTROLLER_MANAGER)? {
             true => CONTROLLER_MANAGER,
             false => paths::KUBELET_KUBECONFIG,
         };
-        let server = Kubeconfig::parse(&root.read_to_string(own)?)?.server;
-        Api::new(&server, &authority, Some(identity))
+        let config = root.read_to_string(own)?;
+        let origin = kept::origin([authority.as_slice(), &key.0, config.as_bytes()]);
+        self.apis.get("administrator", origin, || {
+            let user = format!("knode:{}", self.name);
+            let identity =
+                pki::client_identity(&authority, &key, &user, "system:masters", ADMINISTRATOR)?;
+            let server = Kubeconfig::parse(&config)?.server;
+            let api = Api::new(&server, &authority, Some(identity))?;
+            Ok((api, ADMINISTRATOR / 2))
+        })
     }
 
     /// The API with kube-proxy's identity, which may see all Nodes.
@@ -168,7 +192,15 @@ impl Machine {
     ///
     /// The kubeconfig is missing or unusable.
     pub fn proxy_api(&self) -> Result<Api> {
-        Kubeconfig::parse(&self.root.read_to_string(paths::KUBE_PROXY_KUBECONFIG)?)?.api(&self.root)
+        let text = self.root.read_to_string(paths::KUBE_PROXY_KUBECONFIG)?;
+        let config = Kubeconfig::parse(&text)?;
+        let identity = match config.user {
+            User::Token(_) => Pem(Vec::new()),
+            _ => config.identity(&self.root)?,
+        };
+        let origin = kept::origin([text.as_bytes(), &identity.0]);
+        self.apis
+            .get("kube-proxy", origin, || Ok((config.api(&self.root)?, KEPT)))
     }
 }
 

@@ -1,10 +1,8 @@
 //! The API server of a master (P35).
 
-use std::time::Duration;
-
 use futures_util::future::BoxFuture;
 
-use super::{name, services, static_pods, wait_api};
+use super::{again, name, services, static_pods, wait_api};
 use crate::error::Result;
 use crate::graph::Step;
 use crate::machine::Machine;
@@ -48,7 +46,7 @@ impl Step<Machine> for Apiserver {
         })
     }
 
-    fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
-        Box::pin(tokio::time::sleep(Duration::from_secs(15)))
+    fn again<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, ()> {
+        Box::pin(again::when_stopped(machine, &[Service::KubeApiserver]))
     }
 }

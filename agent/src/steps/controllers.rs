@@ -1,10 +1,8 @@
 //! Controller manager and scheduler of a master (P35, P38).
 
-use std::time::Duration;
-
 use futures_util::future::BoxFuture;
 
-use super::{name, services, static_pods};
+use super::{again, name, services, static_pods};
 use crate::error::Result;
 use crate::graph::Step;
 use crate::machine::Machine;
@@ -47,7 +45,10 @@ impl Step<Machine> for Controllers {
         })
     }
 
-    fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
-        Box::pin(tokio::time::sleep(Duration::from_secs(15)))
+    fn again<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, ()> {
+        Box::pin(again::when_stopped(
+            machine,
+            &[Service::KubeControllerManager, Service::KubeScheduler],
+        ))
     }
 }

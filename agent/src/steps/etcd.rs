@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
-use super::{name, services, static_pods};
+use super::{again, name, services, static_pods};
 use crate::error::{Code, Context, Error, Result};
 use crate::graph::Step;
 use crate::machine::Machine;
@@ -63,8 +63,8 @@ impl Step<Machine> for Etcd {
         })
     }
 
-    fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
-        Box::pin(tokio::time::sleep(Duration::from_secs(15)))
+    fn again<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, ()> {
+        Box::pin(again::when_stopped(machine, &[Service::Etcd]))
     }
 }
 

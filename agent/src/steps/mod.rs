@@ -24,6 +24,7 @@
 //! ([`Machine::until_installed`]), not for all that `fetch` brings.
 
 mod address;
+mod again;
 mod apiserver;
 mod approve;
 mod balancer;

@@ -12,6 +12,7 @@ pub mod console;
 pub mod cri;
 pub mod folder;
 pub mod http;
+pub mod kept;
 pub mod kubeconfig;
 pub mod listen;
 pub mod listeners;
