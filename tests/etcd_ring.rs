@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::cluster::{Cluster, Machine};
-use tests::report;
+use tests::{report, wait};
 
 const MACHINES: [Machine; 5] = [
     Machine {
@@ -81,9 +81,15 @@ fn ring(cluster: &mut Cluster) -> Result<()> {
     }
     // One member may go, as a majority is left.
     cluster.node("etcd-2")?.kill()?;
-    let created = cluster.kubectl(&["create", "configmap", "after-the-loss"], "")?;
-    created
-        .ok()
-        .context("writing with one member of three gone")?;
-    Ok(())
+    // Its leader may be the one: what was on the way then is refused, as etcd says.
+    wait::until("a write with one member of three gone", LIMIT, || {
+        let write = ["create", "configmap", "after-the-loss"];
+        let created = cluster.kubectl(&write, "")?;
+        let said = &created.stderr;
+        ensure!(
+            created.code() == 0 || said.contains("timed out") || said.contains("AlreadyExists"),
+            "{said}"
+        );
+        Ok((created.code() == 0 || said.contains("AlreadyExists")).then_some(()))
+    })
 }

@@ -94,6 +94,7 @@ fn whole_way(cluster: &mut Cluster) -> Result<()> {
         return Ok(());
     }
     all_are_ready(cluster)?;
+    the_operator_waits(cluster)?;
     the_network_is_as_wanted(cluster)?;
     pods_reach_each_other(cluster)?;
     what_knode_says(cluster)?;
@@ -201,6 +202,37 @@ fn the_store_of_the_cluster_runs(cluster: &mut Cluster) -> Result<()> {
         !anonymous.success(),
         "etcd answers without a client certificate: {}",
         anonymous.stdout
+    );
+    Ok(())
+}
+
+/// P55, P57: every phase is met, and each can be asked for alone.
+fn the_operator_waits(cluster: &mut Cluster) -> Result<()> {
+    let said = cluster.kgen_wait(&["--timeout", "2m"])?.ok()?;
+    for part in [
+        "API servers              ok       1 of 1: master",
+        "kube-scheduler           ok       led by master",
+        "node-2                   ok       Ready",
+        "node-1                   ok       10.244.1.0/24",
+    ] {
+        ensure!(said.contains(part), "{part}:\n{said}");
+    }
+    ensure!(!said.contains("NOT YET"), "{said}");
+    let said = cluster.kgen_wait(&["--for", "network", "--json"])?.ok()?;
+    let said: Value = serde_json::from_str(&said)?;
+    let criteria = said["criteria"].as_array().context("no list")?;
+    ensure!(said["ready"] == true && criteria.len() == 3, "{said:#}");
+    let missing = cluster.kgen_wait(&["--for=nodes", "--nodes=4", "--timeout=1s"])?;
+    ensure!(
+        missing.code() == 3,
+        "{}: {}",
+        missing.code(),
+        missing.stdout
+    );
+    ensure!(
+        missing.stdout.contains("NOT YET  3 of 4"),
+        "{}",
+        missing.stdout
     );
     Ok(())
 }

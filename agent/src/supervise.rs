@@ -26,7 +26,6 @@ use crate::error::Error;
 use crate::machine::Machine;
 use crate::steps::services::connect;
 use crate::sys::http;
-use units::node_config::Service;
 
 /// The agent's own unit.
 const KNODE: &str = "knode.service";
@@ -47,11 +46,8 @@ pub async fn run(machine: Arc<Machine>) {
     wardens.spawn(forgiven());
     let board = warden::Board::default();
     for service in &machine.config.services {
-        // Docker's state is Docker's and its operator's.
-        if *service != Service::Docker {
-            let (machine, board) = (Arc::clone(&machine), board.clone());
-            wardens.spawn(warden::watch(*service, machine, board, client.clone()));
-        }
+        let (machine, board) = (Arc::clone(&machine), board.clone());
+        wardens.spawn(warden::watch(*service, machine, board, client.clone()));
     }
     // A warden never ends; one that panicked takes the agent with it, and
     // systemd starts it anew.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -12,12 +13,13 @@ use crate::cluster::Endpoint;
 use crate::commands::shared::Several;
 use crate::commands::{
     certs, diff, hardening, init, inventory, kubeconfig, lock, manual, render, schema, sizes,
-    terminal, user_data, validate,
+    terminal, user_data, validate, wait,
 };
 use crate::format::Format;
 use crate::inventory::Form;
 use crate::pki::{Authority, Stage};
 use crate::platform::Platform;
+use crate::readiness::Phase;
 use crate::report::Report;
 use crate::workspace::{Asked, Input};
 
@@ -58,7 +60,7 @@ Certificates and keys are made once and kept in pki/ beside cluster.yaml. Keep
 that folder: the same input gives the same output as long as it is there.
 
 Exit status: 0 done, 2 something is wrong with the input and nothing was
-written, 3 certificates expire soon (certs check), 1 anything else."
+written, 3 what was checked does not hold (certs check, wait), 1 anything else."
 )]
 struct Cli {
     #[command(flatten)]
@@ -227,6 +229,9 @@ enum Command {
         #[arg(value_name = "FOLDER")]
         out: PathBuf,
     },
+    /// Ask a running cluster until it is what the settings mean; the exit status
+    /// is 3 if it is not in time
+    Wait(WaitArgs),
     /// Print the operator's kubeconfig, or put it into the one that is there
     Kubeconfig(KubeconfigArgs),
 }
@@ -302,6 +307,49 @@ enum Certs {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
+}
+
+/// What to wait for, and how long.
+#[derive(Debug, Args)]
+struct WaitArgs {
+    /// Only these phases: masters, nodes, network, daemons; none: all
+    #[arg(long = "for", value_name = "PHASES", value_delimiter = ',')]
+    phases: Vec<Phase>,
+
+    /// At least so many Nodes in all, those of pools among them
+    #[arg(long, value_name = "NUMBER")]
+    nodes: Option<usize>,
+
+    /// How long: a number with s, m or h
+    #[arg(long, default_value = "10m", value_name = "TIME", value_parser = timeout)]
+    timeout: Duration,
+
+    /// Another address of the API server: a URL or HOST[:PORT]
+    #[arg(long, value_name = "URL")]
+    server: Option<Endpoint>,
+
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let (number, unit) = text.split_at(text.len() - text.len().min(1));
+    let seconds = match unit {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(60 * 60),
+        _ => None,
+    };
+    let number = number
+        .parse::<u64>()
+        .ok()
+        .filter(|_| !number.starts_with('+'));
+    let time = number.zip(seconds).and_then(|(n, s)| n.checked_mul(s));
+    // A year is as good as for ever.
+    time.filter(|time| *time <= 365 * 24 * 60 * 60)
+        .map(Duration::from_secs)
+        .ok_or_else(|| "write a number with s, m or h, as in 10m".to_owned())
 }
 
 /// Whose kubeconfig, and where to.
@@ -452,6 +500,17 @@ fn run(cli: Cli) -> Result<u8> {
         Some(Command::Certs(Certs::Renew { names })) => certs::renew(input, &names),
         Some(Command::Completions { shell }) => manual::completions(Cli::command(), shell),
         Some(Command::Man { out }) => manual::pages(Cli::command(), &out),
+        Some(Command::Wait(args)) => {
+            let ready = wait::run(&wait::Wait {
+                input,
+                phases: &args.phases,
+                nodes: args.nodes,
+                timeout: args.timeout,
+                server: args.server.as_ref(),
+                json: args.json,
+            })?;
+            return Ok(if ready { OK } else { CHECK_FAILED });
+        }
         Some(Command::Kubeconfig(args)) => kubeconfig::run(&kubeconfig::Kubeconfig {
             input,
             super_admin: args.super_admin,

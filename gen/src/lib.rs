@@ -12,6 +12,7 @@
 //! nothing of [`pki`], and [`dialect`] only the plan's files and units.
 //! [`workspace`] puts the rooms together for [`commands`].
 
+pub mod api;
 pub mod artifacts;
 pub mod budget;
 pub mod cli;
@@ -29,6 +30,7 @@ pub mod mirror;
 pub mod pki;
 pub mod plan;
 pub mod platform;
+pub mod readiness;
 pub mod report;
 pub mod secret;
 pub mod settings;

@@ -39,6 +39,7 @@ pub mod kube;
 pub mod network;
 pub mod node;
 pub mod programs;
+pub mod registry;
 pub mod report;
 pub mod rootfs;
 pub mod scope;

@@ -147,6 +147,21 @@ pub fn download_client() -> Result<Client> {
     }
 }
 
+/// A client for machines nearby, named by their addresses: without TLS and
+/// proxies, and quick to give up.
+///
+/// # Errors
+///
+/// [`Code::Tls`], which cannot happen without TLS.
+pub fn near_client(connect: Duration) -> Result<Client> {
+    Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .connect_timeout(connect)
+        .build()
+        .context(Code::Tls, || "preparing an HTTP client".to_owned())
+}
+
 /// A client for health checks on this machine's loopback, without TLS.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ pub mod listen;
 pub mod listeners;
 pub mod netlink;
 pub mod nft;
+pub mod offer;
 pub mod pki;
 pub mod program;
 mod pulse;

@@ -15,6 +15,7 @@ pub mod shared;
 pub mod sizes;
 pub mod user_data;
 pub mod validate;
+pub mod wait;
 
 mod extras;
 mod progress;
