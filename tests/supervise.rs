@@ -66,7 +66,32 @@ fn scenario(cluster: &mut Cluster) -> Result<()> {
     let now = cluster.node(MASTER)?.sh("pidof web")?;
     ensure!(now == pod, "the pod was process {pod} and is {now}");
     a_proxy_that_cannot_stay_up_is_named(cluster)?;
-    the_report_has_it_all_and_no_secret(cluster)
+    the_report_has_it_all_and_no_secret(cluster)?;
+    a_reboot_is_mostly_waiting_for_others(cluster)
+}
+
+/// R7, with everything downloaded: knode's own share, and what it waited for.
+fn a_reboot_is_mostly_waiting_for_others(cluster: &mut Cluster) -> Result<()> {
+    cluster.node(MASTER)?.reboot()?;
+    cluster.wait_until_ready(MASTER, LIMIT)?;
+    let status = cluster.status(MASTER)?.unwrap_or_default();
+    let number = |value: &Value| value.as_f64().unwrap_or_default();
+    let (after, worked) = (number(&status["readyAfter"]), number(&status["worked"]));
+    ensure!(worked > 0.0, "no word of its own work: {status:#}");
+    let steps = status["steps"].as_array().into_iter().flatten();
+    let steps: Vec<String> = steps
+        .map(|step| {
+            let took = number(&step["took"]) * 1000.0;
+            format!("{} {took:.0}", step["name"].as_str().unwrap_or_default())
+        })
+        .collect();
+    eprintln!(
+        "R7: Ready {after:.2} s after knode's start, {:.0} ms of them knode's own work; \
+         its steps, in ms: {}",
+        worked * 1000.0,
+        steps.join(", ")
+    );
+    Ok(())
 }
 
 fn service(cluster: &mut Cluster, name: &str) -> Result<Value> {
@@ -93,6 +118,8 @@ fn pid(cluster: &mut Cluster, unit: &str) -> Result<String> {
 fn at_rest(cluster: &mut Cluster) -> Result<()> {
     let knode = pid(cluster, "knode")?;
     let node = cluster.node(MASTER)?;
+    // What boot itself leaves to be done is not rest.
+    std::thread::sleep(Duration::from_secs(20));
     let used = |node: &tests::node::Node| -> Result<f64> {
         let stat = node.read_file(&format!("/proc/{knode}/stat"))?;
         let mut fields = stat.rsplit(')').next().unwrap_or_default().split(' ');
@@ -102,13 +129,15 @@ fn at_rest(cluster: &mut Cluster) -> Result<()> {
         Ok((user + ticks(fields.next())?) / 100.0)
     };
     let (before, began) = (used(node)?, Instant::now());
-    std::thread::sleep(Duration::from_secs(30));
+    std::thread::sleep(Duration::from_secs(60));
     let share = (used(node)? - before) / began.elapsed().as_secs_f64();
-    let memory = node.sh(&format!("grep VmRSS /proc/{knode}/status"))?;
+    let memory = node.sh(&format!(
+        "awk '/^(VmRSS|RssAnon|RssFile|VmHWM):/ {{ printf \"%s %.1f MiB, \", $1, $2 / 1024 }}' \
+         /proc/{knode}/status"
+    ))?;
     eprintln!(
-        "knode at rest: {:.2} % of a core, {}",
-        share * 100.0,
-        memory.trim()
+        "R8: knode at rest: {memory}{:.2} % of a core",
+        share * 100.0
     );
     Ok(())
 }
@@ -165,7 +194,7 @@ fn a_killed_kubelet_is_back_at_once(cluster: &mut Cluster) -> Result<()> {
          echo $(( ($(date +%s%N) - began) / 1000000 ))",
     )?;
     let milliseconds: u64 = measured.trim().parse().context(measured)?;
-    eprintln!("kubelet killed: started again after {milliseconds} ms");
+    eprintln!("R9: kubelet killed: started again after {milliseconds} ms");
     ensure!(milliseconds <= 1000, "{milliseconds} ms");
     let began = Instant::now();
     healthy(cluster, "kubelet")?;
@@ -200,7 +229,7 @@ fn a_frozen_kubelet_is_restarted_with_evidence(cluster: &mut Cluster) -> Result<
     })?;
     let took = began.elapsed();
     eprintln!(
-        "kubelet frozen: another one after {:.1} s",
+        "R9: kubelet frozen: noticed, evidence saved, another one after {:.1} s",
         took.as_secs_f64()
     );
     ensure!(took <= Duration::from_secs(40), "{took:?}");

@@ -7,6 +7,7 @@
 //! 256 bytes there and 1 KiB back; throughput once of TLS, as all that API
 //! servers send is, and once of bare TCP, which no API server speaks. Direct
 //! and balanced runs alternate, and medians are told; nothing fails by a time.
+//! At the end, what idle connections hold of the balancer's memory.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -16,21 +17,27 @@ use std::time::{Duration, Instant};
 
 use knode::balancer::{Balancer, Health};
 use knode::sys::root::Root;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
 };
 
-const RUNS: usize = 7;
+const RUNS: usize = 9;
 const REQUESTS: usize = 5_000;
 const STREAMED: usize = 512 << 20;
 const CHUNK: usize = 256 << 10;
-/// What a client asks first: for answers, or for a stream.
+/// Connections that do nothing.
+const IDLE: usize = 1_000;
+/// What a client asks first: for answers, for a stream, or for nothing more.
 const ECHO: u8 = b'e';
 const STREAM: u8 = b's';
+const HOLD: u8 = b'h';
 
 fn main() {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, most.min(65_536), most).expect("more files");
     rustls::crypto::ring::default_provider()
         .install_default()
         .expect("the first provider");
@@ -85,12 +92,15 @@ fn main() {
             ours / direct
         );
     }
-    let json: Vec<serde_json::Value> = rows
+    let mut json: Vec<serde_json::Value> = rows
         .iter()
         .map(|(what, direct, ours)| {
             serde_json::json!({"what": what, "direct": direct, "balanced": ours})
         })
         .collect();
+    let held = idle(to_bare);
+    println!("\n{IDLE} idle connections hold {held} KiB of the balancer's memory");
+    json.push(serde_json::json!({"what": "idle connections, KiB", "count": IDLE, "held": held}));
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("balancer.json");
     let text = serde_json::to_string_pretty(&json).expect("JSON");
     std::fs::write(&path, text).expect("written");
@@ -117,6 +127,30 @@ fn measure(
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// What the process holds more, in KiB, while connections do nothing; the
+/// clients' ends and the server's have no memory of their own.
+fn idle(address: SocketAddr) -> u64 {
+    let before = resident();
+    let open = |_| {
+        let mut stream = plain(address);
+        stream.write_all(&[HOLD]).expect("sent");
+        stream.read_exact(&mut [0]).expect("it is there");
+        stream
+    };
+    let held: Vec<TcpStream> = (0..IDLE).map(open).collect();
+    let more = resident().saturating_sub(before);
+    drop(held);
+    more
+}
+
+/// VmRSS of proc_pid_status(5), in KiB.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/status").expect("a /proc");
+    let line = text.lines().find(|line| line.starts_with("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.expect("a size").parse().expect("a number")
 }
 
 /// The median of many requests on one connection, in microseconds.
@@ -170,10 +204,18 @@ fn serve(tls: Option<Arc<ServerConfig>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("bound");
     std::thread::spawn(move || {
+        let mut held = Vec::new();
         for stream in listener.incoming() {
-            let stream = stream.expect("a connection");
+            let mut stream = stream.expect("a connection");
             stream.set_nodelay(true).expect("no delay");
             let tls = tls.clone();
+            // A thread for each of those would be what is measured.
+            let mut kind = [0];
+            if tls.is_none() && stream.peek(&mut kind).is_ok() && kind[0] == HOLD {
+                stream.write_all(&[HOLD]).expect("sent");
+                held.push(stream);
+                continue;
+            }
             std::thread::spawn(move || {
                 let stream: Box<dyn Stream> = match tls {
                     Some(config) => {

@@ -11,6 +11,7 @@
 
 mod forward;
 pub mod listing;
+mod pass;
 mod pool;
 mod probe;
 
@@ -98,6 +99,14 @@ impl Balancer {
     /// stay. An empty list is no news.
     pub fn found(&self, servers: &[String]) {
         if self.shared.change(|pool, _| pool.found(servers)) {
+            self.shared.listed.notify_one();
+        }
+    }
+
+    /// The servers that are known beforehand are these now; connections to
+    /// others are closed.
+    pub fn known(&self, servers: &[String]) {
+        if self.shared.change(|pool, _| pool.known(servers)) {
             self.shared.listed.notify_one();
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -14,7 +15,8 @@ use crate::error::Result;
 use crate::status::Status;
 use crate::sys::api::Api;
 use crate::sys::http::Pem;
-use crate::sys::kubeconfig::Kubeconfig;
+use crate::sys::kept::{self, Kept};
+use crate::sys::kubeconfig::{Kubeconfig, User};
 use crate::sys::pki;
 use crate::sys::root::Root;
 use units::NodeConfig;
@@ -24,6 +26,11 @@ use units::types::NodeName;
 
 /// The controller manager's identity, on masters.
 const CONTROLLER_MANAGER: &str = "/etc/kubernetes/controller-manager.conf";
+/// For how long an administrator's certificate is good.
+const ADMINISTRATOR: Duration = Duration::from_secs(600);
+/// A connection is made anew at last after this time: name servers change, and
+/// so does which of a balancer's servers is the nearest.
+const KEPT: Duration = Duration::from_secs(3600);
 
 /// A fact that becomes known: `None` until then.
 pub type Fact<T> = watch::Sender<Option<T>>;
@@ -47,6 +54,11 @@ pub struct Machine {
     pub peers: Fact<Vec<Peer>>,
     /// Paths of artifacts' files that are in place, verified.
     pub installed: watch::Sender<BTreeSet<String>>,
+    /// Services that run with what this node.yaml says, as far as they read it
+    /// at their start.
+    pub(crate) settled: Mutex<BTreeSet<Service>>,
+    /// Connections to the API server, one an identity.
+    apis: Kept<Api>,
 }
 
 impl Machine {
@@ -62,7 +74,29 @@ impl Machine {
             pod_cidrs: watch::Sender::new((!known.is_empty()).then_some(known)),
             peers: watch::Sender::new(None),
             installed: watch::Sender::new(BTreeSet::new()),
+            settled: Mutex::default(),
+            apis: Kept::default(),
         }
+    }
+
+    /// The same machine with another NodeConfig. What was found out and does
+    /// not depend on it is still known: peers' routes stay while they are
+    /// listed anew.
+    #[must_use]
+    pub fn with(&self, config: NodeConfig, name: NodeName) -> Self {
+        let new = Self::new(config, name, self.root.clone(), self.status.clone());
+        let (before, now) = (&self.config.node, &new.config.node);
+        let same_way = self.config.cluster.endpoint == new.config.cluster.endpoint;
+        if before.addresses == now.addresses && (same_way || !now.addresses.is_empty()) {
+            new.addresses.send_replace(self.addresses.borrow().clone());
+        }
+        // Given by the controller manager.
+        let given = before.pod_cidrs.is_empty() && now.pod_cidrs.is_empty();
+        if given && self.name == new.name {
+            new.pod_cidrs.send_replace(self.pod_cidrs.borrow().clone());
+        }
+        new.peers.send_replace(self.peers.borrow().clone());
+        new
     }
 
     /// Whether the machine runs this service.
@@ -107,13 +141,26 @@ impl Machine {
     ///
     /// There is no usable identity.
     pub fn kubelet_api(&self) -> Result<Api> {
-        let now = OffsetDateTime::now_utc();
-        let own = credentials::kubelet(&self.root, &self.name, now)?;
-        Api::new(&own.server, &own.authority, Some(own.identity))
+        let root = &self.root;
+        let origin = kept::origin([
+            root.read(paths::CA_CERT)?.as_slice(),
+            &root.read(paths::KUBELET_KUBECONFIG)?,
+            &root
+                .read_if_exists(paths::KUBELET_ROTATED)?
+                .unwrap_or_default(),
+        ]);
+        self.apis.get("kubelet", origin, || {
+            let now = OffsetDateTime::now_utc();
+            let own = credentials::kubelet(root, &self.name, now)?;
+            let left = Duration::try_from(own.facts.not_after - now).unwrap_or_default();
+            let api = Api::new(&own.server, &own.authority, Some(own.identity))?;
+            Ok((api, left.min(KEPT)))
+        })
     }
 
     /// The API as system:masters, by a certificate that this master's CA key
-    /// signs for ten minutes; it is made anew for each round and never stored.
+    /// signs for ten minutes; it is made anew after half of them and never
+    /// stored.
     ///
     /// # Errors
     ///
@@ -121,20 +168,22 @@ impl Machine {
     pub fn administrator_api(&self) -> Result<Api> {
         let root = &self.root;
         let authority = root.read(paths::CA_CERT)?;
-        let identity = pki::client_identity(
-            &authority,
-            &Pem(root.read(paths::CA_KEY)?),
-            &format!("knode:{}", self.name),
-            "system:masters",
-            Duration::from_secs(600),
-        )?;
+        let key = Pem(root.read(paths::CA_KEY)?);
         // This master's own API server, also where its kubelet has a balancer.
         let own = match root.exists(CONTROLLER_MANAGER)? {
             true => CONTROLLER_MANAGER,
             false => paths::KUBELET_KUBECONFIG,
         };
-        let server = Kubeconfig::parse(&root.read_to_string(own)?)?.server;
-        Api::new(&server, &authority, Some(identity))
+        let config = root.read_to_string(own)?;
+        let origin = kept::origin([authority.as_slice(), &key.0, config.as_bytes()]);
+        self.apis.get("administrator", origin, || {
+            let user = format!("knode:{}", self.name);
+            let identity =
+                pki::client_identity(&authority, &key, &user, "system:masters", ADMINISTRATOR)?;
+            let server = Kubeconfig::parse(&config)?.server;
+            let api = Api::new(&server, &authority, Some(identity))?;
+            Ok((api, ADMINISTRATOR / 2))
+        })
     }
 
     /// The API with kube-proxy's identity, which may see all Nodes.
@@ -143,7 +192,15 @@ impl Machine {
     ///
     /// The kubeconfig is missing or unusable.
     pub fn proxy_api(&self) -> Result<Api> {
-        Kubeconfig::parse(&self.root.read_to_string(paths::KUBE_PROXY_KUBECONFIG)?)?.api(&self.root)
+        let text = self.root.read_to_string(paths::KUBE_PROXY_KUBECONFIG)?;
+        let config = Kubeconfig::parse(&text)?;
+        let identity = match config.user {
+            User::Token(_) => Pem(Vec::new()),
+            _ => config.identity(&self.root)?,
+        };
+        let origin = kept::origin([text.as_bytes(), &identity.0]);
+        self.apis
+            .get("kube-proxy", origin, || Ok((config.api(&self.root)?, KEPT)))
     }
 }
 
@@ -158,5 +215,47 @@ pub async fn known<T: Clone>(fact: &Fact<T>) -> T {
         if receiver.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_node_yaml_keeps_what_does_not_depend_on_it() {
+        let sample = include_str!("../../units/testdata/node-v1.yaml");
+        let mut config: NodeConfig = serde_yaml::from_str(sample).unwrap();
+        config.node.addresses.clear();
+        config.node.pod_cidrs.clear();
+        let name: NodeName = "node-1".parse().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        let status = Status::new(root.clone(), []);
+        let machine = Machine::new(config.clone(), name.clone(), root, status);
+        let address: Vec<IpAddr> = vec!["10.0.0.11".parse().unwrap()];
+        let range: Vec<IpNet> = vec!["10.244.7.0/24".parse().unwrap()];
+        machine.addresses.send_replace(Some(address.clone()));
+        machine.pod_cidrs.send_replace(Some(range.clone()));
+        machine.peers.send_replace(Some(Vec::new()));
+        machine.installed.send_modify(|installed| {
+            installed.insert("/opt/kubernetes/bin/kubelet".to_owned());
+        });
+
+        let same = machine.with(config.clone(), name.clone());
+        assert_eq!(*same.addresses.borrow(), Some(address));
+        assert_eq!(*same.pod_cidrs.borrow(), Some(range));
+        assert_eq!(*same.peers.borrow(), Some(Vec::new()));
+        assert!(same.installed.borrow().is_empty(), "it may be another one");
+
+        let mut other = config;
+        other.node.addresses = vec!["10.0.0.12".parse().unwrap()];
+        other.node.pod_cidrs = vec!["10.244.8.0/24".parse().unwrap()];
+        let other = machine.with(other.clone(), name);
+        assert_eq!(*other.addresses.borrow(), None);
+        assert_eq!(
+            *other.pod_cidrs.borrow(),
+            Some(other.config.node.pod_cidrs.clone())
+        );
     }
 }

@@ -6,7 +6,8 @@ mod table;
 
 pub use table::table;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,8 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::balancer::ServerReport;
 use crate::error::Error;
-use crate::sys::console;
 use crate::sys::root::Root;
+use crate::sys::{clock, console};
 use units::paths;
 use units::types::{NodeName, Role};
 
@@ -81,6 +82,21 @@ pub struct StepReport {
     pub failure: Option<Failure>,
 }
 
+impl StepReport {
+    /// A step that waits for those before it.
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: State::Pending,
+            began: None,
+            took: None,
+            failures: 0,
+            detail: String::new(),
+            failure: None,
+        }
+    }
+}
+
 /// How a service of this machine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -130,11 +146,19 @@ pub struct Report {
     pub role: Option<Role>,
     /// The agent's version.
     pub version: String,
+    /// The SHA-256 of the node.yaml that is applied, in hexadecimal; absent
+    /// before there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
     /// Whether the machine is a healthy member of its cluster.
     pub ready: bool,
     /// Seconds from the agent's start to ready; absent before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready_after: Option<f64>,
+    /// Seconds of a processor that the agent itself had used by then: its own
+    /// share of the boot, while the rest was waiting. Absent before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worked: Option<f64>,
     /// Seconds from the agent's start to when this was written.
     #[serde(default)]
     pub elapsed: f64,
@@ -199,6 +223,10 @@ pub struct Status {
 #[derive(Debug)]
 struct Shared {
     report: Report,
+    /// Whether the report was written at all.
+    is_told: bool,
+    /// Steps between their beginning and their end.
+    looking: BTreeSet<String>,
     told: Option<(String, String)>,
     line: String,
 }
@@ -206,24 +234,17 @@ struct Shared {
 impl Status {
     /// A status for steps with these names, written below `root`.
     pub fn new(root: Root, names: impl IntoIterator<Item = &'static str>) -> Self {
-        let step = |name: &str| StepReport {
-            name: name.to_owned(),
-            state: State::Pending,
-            began: None,
-            took: None,
-            failures: 0,
-            detail: String::new(),
-            failure: None,
-        };
         let report = Report {
             node: None,
             role: None,
+            config: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ready: false,
             ready_after: None,
+            worked: None,
             elapsed: 0.0,
             written: String::new(),
-            steps: names.into_iter().map(step).collect(),
+            steps: names.into_iter().map(StepReport::new).collect(),
             api_servers: Vec::new(),
             services: Vec::new(),
             failure: None,
@@ -231,12 +252,34 @@ impl Status {
         Self {
             shared: Arc::new(Mutex::new(Shared {
                 report,
+                is_told: false,
+                looking: BTreeSet::new(),
                 told: None,
                 line: String::new(),
             })),
             root,
             started: Instant::now(),
         }
+    }
+
+    /// Steps of another node.yaml, none of which has begun; what else is known
+    /// stays until it is told otherwise, and so do the times of a boot.
+    pub fn begin_anew(&self, names: impl IntoIterator<Item = &'static str>, config: &str) {
+        let mut steps: Vec<StepReport> = names.into_iter().map(StepReport::new).collect();
+        self.change(|report, _| {
+            for step in &mut steps {
+                if let Some(before) = report.steps.iter().find(|one| one.name == step.name) {
+                    (step.began, step.took) = (before.began, before.took);
+                }
+            }
+            report.steps = steps;
+            report.config = Some(config.to_owned());
+        });
+    }
+
+    /// Services that are not among these are not the machine's any more.
+    pub fn only_services(&self, names: &BTreeSet<String>) {
+        self.change(|report, _| report.services.retain(|one| names.contains(&one.name)));
     }
 
     /// Says which machine this is.
@@ -247,10 +290,14 @@ impl Status {
         });
     }
 
-    /// A step begins.
+    /// A step begins. One that is done and looks again stays done until it
+    /// says that it found something to do.
     pub fn begin(&self, step: &str) {
+        self.shared().looking.insert(step.to_owned());
         self.change_step(step, |report, now| {
-            report.state = State::Running;
+            if report.state != State::Done {
+                report.state = State::Running;
+            }
             report.began.get_or_insert(now);
         });
         tracing::debug!(step, "{step} begins");
@@ -269,13 +316,19 @@ impl Status {
             return;
         }
         tracing::info!(step, "{step}: {detail}");
-        self.change_step(step, |report, _| report.detail = detail);
+        self.progress(step, detail);
     }
 
     /// How far a running step came: told in the status, and not to the journal.
     pub fn progress(&self, step: &str, detail: impl Into<String>) {
         let detail = detail.into();
-        self.change_step(step, |report, _| report.detail = detail);
+        let looks = self.shared().looking.contains(step);
+        self.change_step(step, |report, _| {
+            if looks && report.state == State::Done {
+                report.state = State::Running;
+            }
+            report.detail = detail;
+        });
     }
 
     /// What failed within a running step works again, and the step goes on.
@@ -296,6 +349,7 @@ impl Status {
     pub fn done(&self, step: &str, detail: impl Into<String>) {
         let detail = detail.into();
         let mut first = None;
+        self.shared().looking.remove(step);
         self.change_step(step, |report, now| {
             report.state = State::Done;
             report.failures = 0;
@@ -315,6 +369,7 @@ impl Status {
     pub fn failed(&self, step: &str, error: &Error, pause: Duration) {
         let failure = Failure::from(error);
         let mut repeated = false;
+        self.shared().looking.remove(step);
         self.change_step(step, |report, _| {
             report.state = State::Failed;
             report.failures = report.failures.saturating_add(1);
@@ -357,6 +412,13 @@ impl Status {
         self.change(|report, _| report.failure = Some(failure));
     }
 
+    /// What failed outside any step works again.
+    pub fn recovered_outside(&self) {
+        if self.read(|report| report.failure.is_some()) {
+            self.change(|report, _| report.failure = None);
+        }
+    }
+
     /// Whether the machine is a healthy member of its cluster.
     pub fn set_ready(&self, ready: bool) {
         let mut news = false;
@@ -365,6 +427,9 @@ impl Status {
             report.ready = ready;
             if ready {
                 report.ready_after.get_or_insert(now);
+                if report.worked.is_none() {
+                    report.worked = clock::worked().map(|time| round(time.as_secs_f64()));
+                }
             }
         });
         if news {
@@ -383,13 +448,11 @@ impl Status {
 
     /// A look at the report.
     pub fn read<T>(&self, look: impl FnOnce(&Report) -> T) -> T {
-        look(
-            &self
-                .shared
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .report,
-        )
+        look(&self.shared().report)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change_step(&self, step: &str, change: impl FnOnce(&mut StepReport, f64)) {
@@ -402,8 +465,13 @@ impl Status {
 
     fn change(&self, change: impl FnOnce(&mut Report, f64)) {
         let now = round(self.started.elapsed().as_secs_f64());
-        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut shared = self.shared();
+        let before = shared.report.clone();
         change(&mut shared.report, now);
+        // Looks that find all as it was are not told: a machine at rest rests.
+        if shared.report == before && shared.is_told {
+            return;
+        }
         shared.report.elapsed = now;
         shared.report.written = OffsetDateTime::now_utc()
             .format(&Rfc3339)
@@ -417,7 +485,9 @@ impl Status {
             Ok(text) => text,
             Err(error) => return tracing::warn!("cannot put the status into words: {error}"),
         };
-        if let Err(error) = self.root.write_atomic(paths::STATUS, &text, 0o644) {
+        let written = self.root.write_atomic(paths::STATUS, &text, 0o644);
+        shared.is_told = written.is_ok();
+        if let Err(error) = written {
             tracing::warn!("cannot tell the status: {error}");
         }
         let line = shared.report.line();
@@ -499,5 +569,53 @@ mod tests {
             status.read(|r| r.first_failure().unwrap().0.to_owned()),
             "start"
         );
+    }
+
+    #[test]
+    fn another_node_yaml_begins_anew_and_keeps_the_times_of_the_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let status = Status::new(Root::new(folder.path()), ["fetch", "start"]);
+        status.set_ready(true);
+        status.begin("fetch");
+        status.done("fetch", "");
+        let error = Error::new(Code::UnitFailed, "starting kubelet");
+        status.failed("start", &error, Duration::from_secs(1));
+        let took = status.read(|report| report.steps[0].took);
+        status.begin_anew(["fetch", "network"], "ab");
+        status.read(|report| {
+            let names: Vec<&str> = report.steps.iter().map(|s| s.name.as_str()).collect();
+            assert_eq!(names, ["fetch", "network"]);
+            assert!(report.steps.iter().all(|s| s.state == State::Pending));
+            assert_eq!(report.steps[0].took, took);
+            assert!(report.first_failure().is_none() && report.ready);
+            assert_eq!(report.config.as_deref(), Some("ab"));
+        });
+    }
+
+    #[test]
+    fn a_look_that_finds_all_as_it_was_tells_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/knode/status.json");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let status = Status::new(Root::new(folder.path()), ["ready"]);
+        let state = || status.read(|report| report.steps[0].state);
+        let look = || {
+            status.begin("ready");
+            status.done("ready", "the Node is Ready");
+        };
+        look();
+        std::fs::remove_file(&path).unwrap();
+        look();
+        assert!(!path.exists(), "written, and nothing had changed");
+        // One that finds something to do says so, and is done after it.
+        status.begin("ready");
+        assert_eq!(state(), State::Done);
+        status.detail("ready", "waiting for the kubelet");
+        assert_eq!(state(), State::Running);
+        assert!(path.exists());
+        status.done("ready", "the Node is Ready");
+        // What is told between two looks is no look.
+        status.detail("ready", "two of three healthy");
+        assert_eq!(state(), State::Done);
     }
 }

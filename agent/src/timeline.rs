@@ -113,8 +113,10 @@ fn subline(report: &Report, budget: f64) -> String {
     let side = if after <= budget { "within" } else { "over" };
     let by = seconds((budget - after).abs());
     let verdict = format!("{by} {side} the budget of {}{so_far}", seconds(budget));
+    let worked = report.worked.map(seconds);
+    let worked = worked.map_or(String::new(), |time| format!(" · knode itself {time}"));
     format!(
-        "{verdict} · seconds since knode {} started · {}",
+        "{verdict}{worked} · seconds since knode {} started · {}",
         report.version, report.written
     )
 }

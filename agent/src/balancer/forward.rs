@@ -1,9 +1,7 @@
-//! Accepting, choosing, and passing on.
+//! Accepting, and choosing where to.
 
-use std::cell::RefCell;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
-use std::rc::Rc;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,6 +13,7 @@ use tokio::task::LocalSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::pass::{Tools, both_ways};
 use crate::error::Code;
 
 /// How long a server may take to accept before the next one is tried.
@@ -26,18 +25,13 @@ const SILENCE: Duration = Duration::from_secs(10);
 /// is there, and how long between its questions.
 const IDLE: Duration = Duration::from_secs(5);
 const BETWEEN: Duration = Duration::from_secs(2);
-/// Bytes that are passed on at once.
-const BUFFER: usize = 256 * 1024;
 /// A pause after an accept that failed, as when there are no more files.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// One buffer for all connections: the thread passes on for one at a time.
-type Buffer = Rc<RefCell<Vec<u8>>>;
 
 /// Accepts for ever.
 pub(super) async fn accept(listener: TcpListener, shared: &Arc<Shared>) {
     let room = Arc::new(Semaphore::new(most_connections()));
-    let buffer: Buffer = Rc::new(RefCell::new(vec![0; BUFFER]));
+    let tools = Tools::new();
     let connections = LocalSet::new();
     let accepting = async {
         loop {
@@ -47,9 +41,9 @@ pub(super) async fn accept(listener: TcpListener, shared: &Arc<Shared>) {
             };
             match listener.accept().await {
                 Ok((client, _)) => {
-                    let (shared, buffer) = (Arc::clone(shared), Rc::clone(&buffer));
+                    let (shared, tools) = (Arc::clone(shared), tools.clone());
                     tokio::task::spawn_local(async move {
-                        serve(client, &shared, &buffer).await;
+                        serve(client, &shared, &tools).await;
                         drop(permit);
                     });
                 }
@@ -73,11 +67,11 @@ fn most_connections() -> usize {
 }
 
 /// One client's connection, from its first byte to its last.
-async fn serve(client: TcpStream, shared: &Shared, buffer: &Buffer) {
+async fn serve(mut client: TcpStream, shared: &Shared, tools: &Tools) {
     let candidates = shared.pool().candidates();
     for candidate in candidates {
         match connect(&candidate.addresses).await {
-            Ok(server) => {
+            Ok(mut server) => {
                 let Some(close) = shared.pool().opened(&candidate.name) else {
                     continue;
                 };
@@ -88,7 +82,7 @@ async fn serve(client: TcpStream, shared: &Shared, buffer: &Buffer) {
                 };
                 tokio::select! {
                     () = close.cancelled() => {}
-                    outcome = pass_on(&client, &server, buffer) => {
+                    outcome = pass_on(&mut client, &mut server, tools) => {
                         if let Err(error) = outcome {
                             tracing::debug!(server = candidate.name, "balancer: a connection ended: {error}");
                         }
@@ -133,15 +127,11 @@ async fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     Err(last)
 }
 
-/// Both ways, until both have ended or one has failed.
-async fn pass_on(client: &TcpStream, server: &TcpStream, buffer: &Buffer) -> io::Result<()> {
+/// Passes on what comes, with no delay and with an eye on vanished ends.
+async fn pass_on(client: &mut TcpStream, server: &mut TcpStream, tools: &Tools) -> io::Result<()> {
     tune(client)?;
     tune(server)?;
-    tokio::try_join!(
-        one_way(client, server, buffer),
-        one_way(server, client, buffer)
-    )?;
-    Ok(())
+    both_ways(client, server, tools).await
 }
 
 /// No delays, and a vanished other end is noticed.
@@ -151,36 +141,4 @@ fn tune(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_keepalive(&keepalive)?;
     socket.set_tcp_user_timeout(Some(SILENCE))
-}
-
-/// Everything that comes, and then the end.
-async fn one_way(from: &TcpStream, to: &TcpStream, buffer: &Buffer) -> io::Result<()> {
-    loop {
-        from.readable().await?;
-        // What the other end does not take yet is kept; nothing is otherwise.
-        let rest = {
-            let mut buffer = buffer.borrow_mut();
-            let count = match from.try_read(&mut buffer) {
-                Ok(0) => return SockRef::from(to).shutdown(Shutdown::Write),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error),
-            };
-            let sent = send(to, &buffer[..count])?;
-            buffer[sent..count].to_vec()
-        };
-        let mut rest = rest.as_slice();
-        while !rest.is_empty() {
-            to.writable().await?;
-            rest = &rest[send(to, rest)?..];
-        }
-    }
-}
-
-/// As much as the socket takes now.
-fn send(to: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    match to.try_write(bytes) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
-        outcome => outcome,
-    }
 }

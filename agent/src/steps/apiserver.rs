@@ -1,10 +1,8 @@
 //! The API server of a master (P35).
 
-use std::time::Duration;
-
 use futures_util::future::BoxFuture;
 
-use super::{name, services, static_pods, wait_api};
+use super::{again, name, services, static_pods, wait_api};
 use crate::error::Result;
 use crate::graph::Step;
 use crate::machine::Machine;
@@ -27,6 +25,7 @@ impl Step<Machine> for Apiserver {
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
             if machine.in_pod(Service::KubeApiserver) {
+                services::ensure_current_pod(machine, Service::KubeApiserver).await?;
                 let ready = wait_api::until_ready(machine, name::APISERVER);
                 static_pods::patiently(machine, Service::KubeApiserver, ready).await?;
                 return Ok("ready, in its pod".to_owned());
@@ -35,14 +34,19 @@ impl Step<Machine> for Apiserver {
                 .until_installed(name::APISERVER, &["/opt/kubernetes/bin/kube-apiserver"])
                 .await;
             let bus = services::connect().await?;
-            services::ensure_active(&bus, Service::KubeApiserver, services::IfActive::Leave)
-                .await?;
+            services::ensure_active(
+                machine,
+                &bus,
+                Service::KubeApiserver,
+                services::IfActive::Leave,
+            )
+            .await?;
             wait_api::until_ready(machine, name::APISERVER).await?;
             Ok("ready".to_owned())
         })
     }
 
-    fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
-        Box::pin(tokio::time::sleep(Duration::from_secs(15)))
+    fn again<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, ()> {
+        Box::pin(again::when_stopped(machine, &[Service::KubeApiserver]))
     }
 }

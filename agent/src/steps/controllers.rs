@@ -1,10 +1,8 @@
 //! Controller manager and scheduler of a master (P35, P38).
 
-use std::time::Duration;
-
 use futures_util::future::BoxFuture;
 
-use super::{name, services, static_pods};
+use super::{again, name, services, static_pods};
 use crate::error::Result;
 use crate::graph::Step;
 use crate::machine::Machine;
@@ -25,6 +23,7 @@ impl Step<Machine> for Controllers {
         Box::pin(async move {
             for service in [Service::KubeControllerManager, Service::KubeScheduler] {
                 if machine.in_pod(service) {
+                    services::ensure_current_pod(machine, service).await?;
                     static_pods::until_running(machine, name::CONTROLLERS, service).await?;
                 }
             }
@@ -38,14 +37,18 @@ impl Step<Machine> for Controllers {
             ] {
                 if machine.runs(service) {
                     machine.until_installed(name::CONTROLLERS, &[program]).await;
-                    services::ensure_active(&bus, service, services::IfActive::Leave).await?;
+                    services::ensure_active(machine, &bus, service, services::IfActive::Leave)
+                        .await?;
                 }
             }
             Ok("started".to_owned())
         })
     }
 
-    fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
-        Box::pin(tokio::time::sleep(Duration::from_secs(15)))
+    fn again<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, ()> {
+        Box::pin(again::when_stopped(
+            machine,
+            &[Service::KubeControllerManager, Service::KubeScheduler],
+        ))
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
-use super::{name, services, static_pods};
+use super::{again, name, services, static_pods};
 use crate::error::{Code, Context, Error, Result};
 use crate::graph::Step;
 use crate::machine::Machine;
@@ -42,6 +42,7 @@ impl Step<Machine> for Etcd {
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
             if self.in_pod {
+                services::ensure_current_pod(machine, Service::Etcd).await?;
                 static_pods::patiently(machine, Service::Etcd, until_healthy(machine)).await?;
                 return Ok("healthy, in its pod".to_owned());
             }
@@ -49,7 +50,8 @@ impl Step<Machine> for Etcd {
                 .until_installed(name::ETCD, &["/opt/kubernetes/bin/etcd"])
                 .await;
             let bus = services::connect().await?;
-            let start = services::ensure_active(&bus, Service::Etcd, services::IfActive::Leave);
+            let start =
+                services::ensure_active(machine, &bus, Service::Etcd, services::IfActive::Leave);
             tokio::time::timeout(JOIN, start).await.map_err(|_| {
                 Error::new(
                     Code::Etcd,
@@ -61,8 +63,8 @@ impl Step<Machine> for Etcd {
         })
     }
 
-    fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
-        Box::pin(tokio::time::sleep(Duration::from_secs(15)))
+    fn again<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, ()> {
+        Box::pin(again::when_stopped(machine, &[Service::Etcd]))
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-use super::{name, services};
+use super::{again, name, services};
 use crate::check;
 use crate::error::{Code, Error, Result};
 use crate::graph::Step;
@@ -65,13 +65,13 @@ impl Step<Machine> for Runtime {
             } else {
                 services::IfActive::Leave
             };
-            services::ensure_active(&bus, Service::Containerd, if_active).await?;
+            services::ensure_active(machine, &bus, Service::Containerd, if_active).await?;
             answering(machine).await
         })
     }
 
-    fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
-        Box::pin(tokio::time::sleep(Duration::from_secs(15)))
+    fn again<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, ()> {
+        Box::pin(again::when_stopped(machine, &[Service::Containerd]))
     }
 }
 

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use futures_util::future::BoxFuture;
 
-use super::name;
 use super::services::{self, IfActive};
 use super::static_pods;
+use super::{again, name};
 use crate::error::Result;
 use crate::graph::Step;
 use crate::machine::{Machine, known};
@@ -63,7 +63,7 @@ impl Step<Machine> for Start {
                 } else {
                     IfActive::Leave
                 };
-                if services::ensure_active(&bus, service, if_active).await? {
+                if services::ensure_active(machine, &bus, service, if_active).await? {
                     started.push(service.to_string());
                 }
             }
@@ -74,8 +74,11 @@ impl Step<Machine> for Start {
         })
     }
 
-    fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
-        Box::pin(tokio::time::sleep(std::time::Duration::from_secs(15)))
+    fn again<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, ()> {
+        Box::pin(again::when_stopped(
+            machine,
+            &[Service::Kubelet, Service::KubeProxy],
+        ))
     }
 }
 

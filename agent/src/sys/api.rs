@@ -3,6 +3,8 @@
 //! Beneath: reqwest through [`crate::sys::http`].
 //! Source: Kubernetes documentation, "Kubernetes API Concepts".
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use reqwest::{Client, Method, StatusCode, header};
@@ -11,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::error::{Code, Context, Error, Result};
 use crate::sys::http::{self, Pem, Trust};
+use crate::sys::kept;
 use crate::sys::kubeconfig::Token;
 
 /// How long one request may take; watches are longer by design.
@@ -26,6 +29,14 @@ pub struct Api {
     client: Client,
     server: String,
     token: Option<Token>,
+    /// The last request got no answer.
+    lost: Arc<AtomicBool>,
+}
+
+impl kept::Client for Api {
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
 }
 
 /// A change that a watch reports.
@@ -54,6 +65,7 @@ impl Api {
             client,
             server: server.trim_end_matches('/').to_owned(),
             token: None,
+            lost: Arc::default(),
         })
     }
 
@@ -191,7 +203,7 @@ impl Api {
             .timeout(WATCH + REQUEST)
             .send()
             .await
-            .map_err(|error| unreachable(error, &url))?;
+            .map_err(|error| self.unreachable(error, &url))?;
         if !reply.status().is_success() {
             let status = reply.status();
             let value = reply.json().await.unwrap_or_default();
@@ -202,7 +214,7 @@ impl Api {
         while let Some(chunk) = reply
             .chunk()
             .await
-            .context(Code::ApiUnreachable, || format!("watching {path}"))?
+            .map_err(|error| self.cut(error, || format!("watching {path}")))?
         {
             pending.extend_from_slice(&chunk);
             while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
@@ -225,6 +237,7 @@ impl Api {
         body: Option<(&Value, &str)>,
     ) -> Result<(StatusCode, Value)> {
         let url = format!("{}{path}", self.server);
+        let reads = method == Method::GET;
         let mut request = self.client.request(method, &url).timeout(REQUEST);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose());
@@ -234,14 +247,25 @@ impl Api {
                 .header(header::CONTENT_TYPE, kind)
                 .body(object.to_string());
         }
-        let reply = request
-            .send()
-            .await
-            .map_err(|error| unreachable(error, &url))?;
+        // A kept connection may have ended since the last look. What only
+        // reads is asked again, on a new one.
+        let again = reads.then(|| request.try_clone()).flatten();
+        let reply = match (request.send().await, again) {
+            (Err(error), Some(again)) if !error.is_connect() && !error.is_timeout() => {
+                tracing::debug!("asking {url} again: {error}");
+                again.send().await
+            }
+            (outcome, _) => outcome,
+        };
+        let reply = reply.map_err(|error| self.unreachable(error, &url))?;
         let status = reply.status();
-        let bytes = reply.bytes().await.context(Code::ApiUnreachable, || {
-            format!("reading the answer of {url}")
-        })?;
+        let reading = || format!("reading the answer of {url}");
+        let bytes = reply.bytes().await;
+        let bytes = bytes.map_err(|error| self.cut(error, reading))?;
+        if status == StatusCode::UNAUTHORIZED {
+            // An identity that is over, as after a jump of the clock.
+            self.lost.store(true, Ordering::Relaxed);
+        }
         if status == StatusCode::UNAUTHORIZED && self.token.is_some() {
             return Err(Error::new(
                 Code::BootstrapToken,
@@ -251,6 +275,18 @@ impl Api {
         let value = serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
         Ok((status, value))
+    }
+
+    /// No answer; the connection is not used again.
+    fn unreachable(&self, error: reqwest::Error, url: &str) -> Error {
+        self.lost.store(true, Ordering::Relaxed);
+        unreachable(error, url)
+    }
+
+    /// An answer that ended in the middle.
+    fn cut(&self, error: reqwest::Error, doing: impl FnOnce() -> String) -> Error {
+        self.lost.store(true, Ordering::Relaxed);
+        Error::new(Code::ApiUnreachable, doing()).because(error)
     }
 }
 

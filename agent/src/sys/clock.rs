@@ -5,6 +5,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant, SystemTime};
 
+use nix::sys::resource::{UsageWho, getrusage};
+
 use super::root::{self, Root};
 
 /// Made by systemd-timesyncd when it has set the clock for the first time since boot
@@ -63,9 +65,35 @@ pub fn timesyncd_has_synchronised(root: &Root) -> Result<bool, root::Error> {
     Ok(root.stat(TIMESYNC_STAMP)?.is_some())
 }
 
+/// For how long this process has kept a processor busy, in its own code and in the kernel for
+/// it; `None` when the kernel does not say (getrusage(2)).
+#[must_use]
+pub fn worked() -> Option<Duration> {
+    let used = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    [used.user_time(), used.system_time()]
+        .into_iter()
+        .map(|time| {
+            let whole = Duration::from_secs(u64::try_from(time.tv_sec()).ok()?);
+            Some(whole + Duration::from_micros(u64::try_from(time.tv_usec()).ok()?))
+        })
+        .sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_is_counted_and_waiting_is_not() {
+        let before = worked().expect("counted");
+        let began = Instant::now();
+        let mut sum = 0_u64;
+        while worked().expect("counted") < before + Duration::from_millis(20) {
+            sum = std::hint::black_box(sum.wrapping_mul(3) + 1);
+        }
+        assert!(worked().expect("counted") > before);
+        assert!(began.elapsed() < Duration::from_secs(60), "{sum}");
+    }
 
     #[test]
     fn stamp_of_timesyncd_is_looked_up_under_the_root() {

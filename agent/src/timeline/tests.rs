@@ -26,11 +26,13 @@ fn step(
 
 fn report(ready_after: Option<f64>, steps: Vec<StepReport>) -> Report {
     Report {
+        config: None,
         node: "node-1".parse().ok(),
         role: Some(Role::Node),
         version: "0.1.0".to_owned(),
         ready: ready_after.is_some(),
         ready_after,
+        worked: ready_after.map(|_| 0.12),
         elapsed: 40.0,
         written: "2026-11-20T14:00:00Z".to_owned(),
         steps,

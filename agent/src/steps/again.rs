@@ -1,0 +1,60 @@
+//! When a step that starts services looks again.
+
+use std::time::Duration;
+
+use futures_util::future::select_all;
+
+use super::services::connect;
+use crate::error::{Code, Context, Result};
+use crate::machine::Machine;
+use crate::sys::bus::UnitState;
+use units::node_config::Service;
+
+/// Looked at now and then, whatever systemd tells or does not tell.
+const SWEEP: Duration = Duration::from_secs(60);
+/// What is stopped may be about to be started again by who stopped it.
+const SETTLED: Duration = Duration::from_secs(2);
+
+/// Returns soon after one of these of the machine's services was stopped and
+/// not started again, and else after a while. systemd tells, so that a machine at rest rests.
+pub async fn when_stopped(machine: &Machine, services: &[Service]) {
+    let ours = services.iter().filter(|service| machine.runs(**service));
+    let all: Vec<_> = ours.map(|one| Box::pin(until_stopped(*one))).collect();
+    let stopped = async {
+        if all.is_empty() {
+            return std::future::pending().await;
+        }
+        if let (Err(error), ..) = select_all(all).await {
+            tracing::debug!(code = %error.code(), "listening to systemd: {}", error.story());
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = stopped => {}
+        () = tokio::time::sleep(SWEEP) => {}
+    }
+}
+
+async fn until_stopped(service: Service) -> Result<()> {
+    let unit = service.unit();
+    let doing = || format!("listening for changes of {unit}");
+    let bus = connect().await?;
+    let mut changes = bus.watch_unit(unit).await.context(Code::Bus, doing)?;
+    // Asked after the ear is open, so that nothing falls between.
+    let mut state = bus.unit(unit).await.context(Code::Bus, doing)?;
+    loop {
+        if is_stopped(&state) {
+            match tokio::time::timeout(SETTLED, changes.next()).await {
+                Ok(next) => state = next.context(Code::Bus, doing)?,
+                Err(_) => return Ok(()),
+            }
+        } else {
+            state = changes.next().await.context(Code::Bus, doing)?;
+        }
+    }
+}
+
+/// systemd neither runs it nor is about to.
+fn is_stopped(state: &UnitState) -> bool {
+    matches!(state.active.as_str(), "inactive" | "failed")
+}
