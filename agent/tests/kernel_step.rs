@@ -1,5 +1,5 @@
 //! The step `kernel` where any port may be taken by an outgoing connection (F22), in a network
-//! namespace of its own.
+//! namespace of its own; settings that all of the computer has are files of the test's there.
 
 mod common;
 
@@ -11,6 +11,8 @@ use knode::machine::Machine;
 use knode::status::Status;
 use knode::steps;
 use knode::sys::root::Root;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
 use units::NodeConfig;
 
 /// Opens connections until every port that the kernel gives is taken; says which.
@@ -23,9 +25,23 @@ fn take_all_ports(server: SocketAddr) -> BTreeSet<u16> {
     open.iter().map(port).collect()
 }
 
+const INOTIFY: &str = "/proc/sys/fs/inotify";
+
+/// Puts files with these values where the kernel has its settings of inotify.
+fn settings_of_ones_own(instances: &str, watches: &str) {
+    unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).expect("a mount namespace");
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>).expect("private mounts");
+    sh(&format!(
+        "mount -t tmpfs none {INOTIFY}; echo {instances} >{INOTIFY}/max_user_instances; \
+         echo {watches} >{INOTIFY}/max_user_watches"
+    ));
+}
+
 #[test]
 fn f22_no_outgoing_connection_takes_a_services_port() {
     Namespace::new().block_on(|| async {
+        settings_of_ones_own("128", "1000000");
         // A machine that speaks to so many that it was given all ports; its operator reserved one.
         sh("sysctl -qw net.ipv4.ip_local_port_range='10240 10263' \
             net.ipv4.ip_local_reserved_ports=10240");
@@ -48,6 +64,14 @@ fn f22_no_outgoing_connection_takes_a_services_port() {
             .converge(&machine)
             .await
             .expect("converged");
+
+        let values = sh(&format!(
+            "cat {INOTIFY}/max_user_instances {INOTIFY}/max_user_watches"
+        ));
+        assert_eq!(
+            values.split_whitespace().collect::<Vec<_>>(),
+            ["8192", "1000000"]
+        );
 
         let taken = take_all_ports(other.local_addr().expect("bound"));
         for port in [10240, 10248, 10249, 10250, 10256] {

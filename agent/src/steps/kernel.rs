@@ -18,6 +18,14 @@ use crate::sys::root::Root;
 /// may load modules, knode may not.
 const LOADER: &str = "systemd-modules-load.service";
 
+/// What may have any larger value. All of a machine's daemons and the containers'
+/// root share one user's, and with the kernel's 128 a kubelet or kube-proxy ends
+/// with "too many open files". Source: kOps and kind set the same.
+const AT_LEAST: [(&str, u64); 2] = [
+    ("fs.inotify.max_user_instances", 8192),
+    ("fs.inotify.max_user_watches", 524_288),
+];
+
 /// Ports that the kernel gives to nobody who asks for just any.
 /// Source: the kernel's documentation, networking/ip-sysctl.
 const RESERVED: &str = "net.ipv4.ip_local_reserved_ports";
@@ -55,6 +63,13 @@ impl Step<Machine> for Kernel {
             let mut set = Vec::new();
             for (key, value) in sysctls(ipv6) {
                 if root.set_sysctl(key, value)?.is_changed() {
+                    set.push(key);
+                }
+            }
+            for (key, least) in AT_LEAST {
+                let now = root.sysctl(key)?;
+                let enough = now.trim().parse::<u64>().is_ok_and(|now| now >= least);
+                if !enough && root.set_sysctl(key, &least.to_string())?.is_changed() {
                     set.push(key);
                 }
             }
