@@ -288,3 +288,68 @@ fn the_settings_in_the_documentation_are_valid() -> Result<()> {
     );
     Ok(())
 }
+
+/// The functions of all tests and all code of ours, with `fn` before them.
+fn functions(folder: &Path, found: &mut String) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            functions(&path, found)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path)?;
+            let lines = text.lines().filter(|line| line.contains("fn "));
+            found.extend(lines.flat_map(|line| [line, "\n"]));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_failure_mode_has_its_row_and_every_test_in_it_is_there() -> Result<()> {
+    /// As many rows as there are kinds of failures; the next one is added here.
+    const ROWS: usize = 30;
+    let root = Path::new(ROOT);
+    let page = fs::read_to_string(root.join("docs/failure-modes.md"))?;
+    let errors = fs::read_to_string(root.join("docs/errors.md"))?;
+    let mut code = String::new();
+    for folder in ["agent/src", "agent/tests", "gen/src", "gen/tests", "tests"] {
+        functions(&root.join(folder), &mut code)?;
+    }
+    let rows: Vec<Vec<&str>> = page
+        .lines()
+        .filter(|line| line.starts_with("| F"))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    ensure!(rows.len() == ROWS, "{} rows", rows.len());
+    let mut without = Vec::new();
+    for (number, row) in (1..).zip(&rows) {
+        let [_, name, happens, done, codes, tests, _] = row.as_slice() else {
+            anyhow::bail!("not five columns: {row:?}");
+        };
+        ensure!(*name == format!("F{number}"), "{name} is not F{number}");
+        ensure!(
+            !happens.is_empty() && !done.is_empty(),
+            "{name} says nothing"
+        );
+        let spans = |cell: &str| -> Vec<String> {
+            let spans = cell.split('`').skip(1).step_by(2);
+            spans.map(str::to_owned).collect()
+        };
+        for code in spans(codes) {
+            ensure!(
+                errors.contains(&format!("| `{code}` |")),
+                "{name}: no {code}"
+            );
+        }
+        for test in spans(tests) {
+            let known = code.contains(&format!("fn {test}("));
+            ensure!(known, "{name}: there is no test {test}");
+        }
+        if spans(tests).is_empty() {
+            without.push(*name);
+        }
+    }
+    // Said in the open; may become fewer.
+    ensure!(without == ["F19"], "no test is named for {without:?}");
+    Ok(())
+}

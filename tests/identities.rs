@@ -31,6 +31,7 @@ const POOLED: &str = "pooled-1";
 const POOLED_ADDRESS: u8 = 21;
 const SECOND: &str = "pooled-2";
 const SECOND_ADDRESS: u8 = 22;
+const RENAMED: &str = "pooled-3";
 const BOOT: Duration = Duration::from_secs(300);
 const SOON: Duration = Duration::from_secs(90);
 const PKI: &str = "/etc/kubernetes/pki";
@@ -63,10 +64,11 @@ fn whole_way(cluster: &mut Cluster) -> Result<()> {
     a_request_for_anothers_names_is_left_alone(cluster)?;
     names_resolve_without_dns(cluster)?;
     objects_come_and_go_with_their_files(cluster)?;
-    a_cut_identity_is_bootstrapped_anew(cluster)?;
+    f24_an_identity_that_expired_while_off_is_bootstrapped_anew(cluster)?;
     f6_certificates_near_their_end_are_renewed_while_all_runs(cluster)?;
     renewed_certificates_survive_what_the_document_writes_again(cluster)?;
-    a_named_machine_says_that_its_certificate_expired(cluster)
+    a_named_machine_says_that_its_certificate_expired(cluster)?;
+    f6_a_clock_that_is_behind_is_named_and_mended(cluster)
 }
 
 /// P15, P60: nobody listed this machine.
@@ -200,8 +202,30 @@ fn a_second_machine_with_its_name_is_refused_until_it_has_another(
     );
     let registered = cluster.step(SECOND, "register")?;
     ensure!(registered["state"] == "done", "{registered:#}");
+    f7_a_machine_that_is_renamed_gets_another_identity(cluster)?;
     // It leaves the others their processors.
     cluster.node(SECOND)?.poweroff()
+}
+
+/// F7: its certificate is for the name that it had.
+fn f7_a_machine_that_is_renamed_gets_another_identity(cluster: &mut Cluster) -> Result<()> {
+    let node = cluster.node(SECOND)?;
+    let before = node.read_file(ROTATED)?;
+    node.sh(&format!(
+        "hostnamectl set-hostname {RENAMED}; systemctl restart --no-block knode.service"
+    ))?;
+    wait::until("a Node of the new name", BOOT, || {
+        let status = cluster.status(SECOND)?.unwrap_or_default();
+        Ok((status["node"] == RENAMED && status["ready"] == true).then_some(()))
+    })?;
+    let node = cluster.get(&["node", RENAMED])?;
+    ensure!(
+        node["status"]["addresses"][0]["address"] == "10.99.0.22",
+        "{node:#}"
+    );
+    let after = cluster.node(SECOND)?.read_file(ROTATED)?;
+    ensure!(after != before, "it has the old name's certificate");
+    Ok(())
 }
 
 /// A kubelet that was taken over asks for the API server's names.
@@ -360,22 +384,29 @@ fn objects_come_and_go_with_their_files(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// F24: the file was cut while the machine was off.
-fn a_cut_identity_is_bootstrapped_anew(cluster: &mut Cluster) -> Result<()> {
+/// F24: a machine that was off for longer than its certificate was good.
+fn f24_an_identity_that_expired_while_off_is_bootstrapped_anew(
+    cluster: &mut Cluster,
+) -> Result<()> {
+    let authority = cluster.path("pki").join("ca");
     let node = cluster.node(POOLED)?;
     let before = node.read_file(ROTATED)?;
     // The link's file, as the machine sees it.
     let file = node.sh(&format!("readlink -f {ROTATED}"))?;
     node.poweroff()?;
+    let then = OffsetDateTime::now_utc() - time::Duration::days(400);
+    let (mut expired, key) = older(&authority, before.as_bytes(), then)?;
+    expired.extend(key.0);
     fs::write(
         node.disk().join(file.trim().trim_start_matches('/')),
-        &before[..before.len() / 2],
+        &expired,
     )?;
     node.start()?;
     cluster.wait_until_ready(POOLED, BOOT)?;
     let said = cluster.step(POOLED, "bootstrap")?;
     let after = cluster.node(POOLED)?.read_file(ROTATED)?;
-    ensure!(after != before && after.contains("PRIVATE KEY"), "{said:#}");
+    let new = after != before && after.as_bytes() != expired;
+    ensure!(new && after.contains("PRIVATE KEY"), "{said:#}");
     let detail = said["detail"].as_str().unwrap_or_default();
     ensure!(detail.starts_with("got system:node:"), "{detail}");
     Ok(())
@@ -546,6 +577,23 @@ fn a_named_machine_says_that_its_certificate_expired(cluster: &mut Cluster) -> R
                 .is_some_and(|m| m.contains("expired on"));
         Ok(says.then_some(()))
     })
+}
+
+/// F6: a clock that stands before the certificate's first day; once it is right, all is well.
+fn f6_a_clock_that_is_behind_is_named_and_mended(cluster: &mut Cluster) -> Result<()> {
+    // The certificate is moved, since machines on one computer have one clock.
+    age(cluster, "node-1", &[], &["kubelet"], -2)?;
+    let failure = wait::until("E-CLOCK", SOON, || {
+        let failure = cluster.step("node-1", "identity")?["failure"].clone();
+        Ok((failure["code"] == "E-CLOCK").then_some(failure))
+    })?;
+    let message = failure["message"].as_str().unwrap_or_default();
+    ensure!(
+        message.contains(" h ") && message.contains("before the kubelet's certificate begins"),
+        "{message}"
+    );
+    age(cluster, "node-1", &[], &["kubelet"], 0)?;
+    cluster.wait_until_ready("node-1", BOOT)
 }
 
 /// Makes certificates of a machine so many days older, as if it had been

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 use tests::cluster::{Cluster, Machine};
+use tests::node::Node;
 use tests::{report, wait};
 
 const MACHINES: [Machine; 4] = [
@@ -86,6 +87,7 @@ fn masters(cluster: &mut Cluster) -> Result<()> {
         cluster.wait_until_ready(name, LIMIT)?;
     }
     all_servers_healthy(cluster, "node-1")?;
+    f16_a_half_open_watch_ends_in_time(cluster)?;
     a_writer_begins(cluster)?;
     a_restart_of_knode_refuses_nobody(cluster)?;
     a_master_vanishes(cluster)?;
@@ -116,7 +118,67 @@ fn all_servers_healthy(cluster: &mut Cluster, name: &str) -> Result<()> {
     Ok(())
 }
 
-fn a_writer_begins(cluster: &mut Cluster) -> Result<()> {
+/// No packet of one master comes or goes any more, and nobody is told: what was open through the
+/// balancer ends, so that its client asks another one, and the rest stays open.
+fn f16_a_half_open_watch_ends_in_time(cluster: &mut Cluster) -> Result<()> {
+    const WATCHES: usize = 6;
+    /// Noticed after 3 seconds without an answer and a second look; then closed.
+    const CLOSED: Duration = Duration::from_secs(20);
+    an_operator_on_the_node(cluster)?;
+    let node = cluster.node("node-1")?;
+    node.sh(&format!(
+        "cd /run/writer; for number in $(seq {WATCHES}); do \
+           systemd-run --quiet --unit=watch-$number --collect \
+             curl --silent --no-buffer --output watch-$number \
+             --cacert $PWD/ca.crt --cert $PWD/client.crt --key $PWD/client.key \
+             'https://127.0.0.1:7443/api/v1/configmaps?watch=1&timeoutSeconds=600'; \
+         done"
+    ))?;
+    let runs = |node: &Node| -> Result<usize> {
+        let list = node.sh("systemctl list-units --plain --no-legend 'watch-*'")?;
+        Ok(list.lines().count())
+    };
+    let to = |node: &Node, address: &str| -> Result<usize> {
+        let open = format!("ss -Htn state established dst {address} dport = :6443");
+        Ok(node.sh(&open)?.lines().count())
+    };
+    // Six watches, and what kubelet and kube-proxy have open.
+    wait::until("watches at every master", LIMIT, || {
+        let mut all = 0;
+        for address in ["10.99.0.11", "10.99.0.12", "10.99.0.13"] {
+            let open = to(node, address)?;
+            ensure!(open > 1, "{open} connections to {address}");
+            all += open;
+        }
+        Ok((all >= WATCHES + 2 && runs(node)? == WATCHES).then_some(()))
+    })?;
+    node.sh("nft add table inet cut; \
+         nft add chain inet cut out '{ type filter hook output priority 0; }'; \
+         nft add rule inet cut out ip daddr 10.99.0.11 drop; \
+         nft add chain inet cut in '{ type filter hook input priority 0; }'; \
+         nft add rule inet cut in ip saddr 10.99.0.11 drop")?;
+    let cut = Instant::now();
+    // A socket that the kernel goes on trying to close is no longer of this state.
+    wait::until("the end of what was open to it", CLOSED, || {
+        Ok((to(node, "10.99.0.11")? == 0).then_some(()))
+    })?;
+    let left = runs(node)?;
+    eprintln!(
+        "half open connections closed {:.1} s after the cut; {left} of {WATCHES} watches go on",
+        cut.elapsed().as_secs_f64()
+    );
+    ensure!(left < WATCHES, "no watch ended");
+    ensure!(left > 0, "the others' watches ended too");
+    let asked = node.sh(
+        "curl --silent --max-time 5 --cacert /run/writer/ca.crt https://127.0.0.1:7443/readyz",
+    )?;
+    ensure!(asked == "ok", "{asked}");
+    node.sh("nft delete table inet cut; systemctl stop 'watch-*'")?;
+    all_servers_healthy(cluster, "node-1")
+}
+
+/// The operator's identity, where the node's curl finds it.
+fn an_operator_on_the_node(cluster: &mut Cluster) -> Result<()> {
     let kubeconfig = cluster.kgen(&["kubeconfig"])?.ok()?;
     let kubeconfig: Value = serde_yaml::from_str(&kubeconfig)?;
     let node = cluster.node("node-1")?;
@@ -140,6 +202,11 @@ fn a_writer_begins(cluster: &mut Cluster) -> Result<()> {
         let data = place[key].as_str().with_context(|| format!("no {key}"))?;
         node.write_file(&format!("/run/writer/{file}"), &BASE64.decode(data)?)?;
     }
+    Ok(())
+}
+
+fn a_writer_begins(cluster: &mut Cluster) -> Result<()> {
+    let node = cluster.node("node-1")?;
     node.write_file("/run/writer/writer.sh", WRITER.as_bytes())?;
     node.sh("systemd-run --unit=writer --collect sh -eu /run/writer/writer.sh")?;
     wait::until("twenty writes", LIMIT, || {

@@ -57,11 +57,14 @@ fn scenario(cluster: &mut Cluster) -> Result<()> {
         healthy(cluster, service)?;
     }
     at_rest(cluster)?;
+    let pod = a_pod_runs(cluster)?;
     the_node_says_so(cluster, "True", "NothingFails")?;
     a_killed_kubelet_is_back_at_once(cluster)?;
     a_killed_runtime_is_back_and_the_kubelet_goes_on(cluster)?;
     a_frozen_kubelet_is_restarted_with_evidence(cluster)?;
     of_a_frozen_runtime_the_runtime_is_restarted(cluster)?;
+    let now = cluster.node(MASTER)?.sh("pidof web")?;
+    ensure!(now == pod, "the pod was process {pod} and is {now}");
     a_proxy_that_cannot_stay_up_is_named(cluster)?;
     the_report_has_it_all_and_no_secret(cluster)
 }
@@ -125,6 +128,30 @@ fn the_node_says_so(cluster: &mut Cluster, status: &str, reason: &str) -> Result
         Ok(as_wanted.then_some(()))
     })
     .with_context(|| format!("{last:#}"))
+}
+
+/// A pod that has to live through all that is done to runtime and kubelet; its process.
+fn a_pod_runs(cluster: &mut Cluster) -> Result<String> {
+    let pod = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "web"},
+        "spec": {
+            "nodeName": MASTER,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [
+                {"name": "web", "image": "knode.test/web:1", "imagePullPolicy": "Never"},
+            ],
+        },
+    });
+    wait::until("the pod accepted", LIMIT, || {
+        let applied = cluster.kubectl(&["apply", "--filename=-"], &pod.to_string())?;
+        Ok(applied.success().then_some(()))
+    })?;
+    let node = cluster.node(MASTER)?;
+    wait::until("the pod's process", LIMIT, || {
+        node.sh("pidof web").map(Some)
+    })
 }
 
 /// R9: systemd needs nobody for that.
@@ -203,7 +230,7 @@ fn a_frozen_kubelet_is_restarted_with_evidence(cluster: &mut Cluster) -> Result<
     Ok(())
 }
 
-/// F27.
+/// F27; that containers live through it is looked at after it.
 fn of_a_frozen_runtime_the_runtime_is_restarted(cluster: &mut Cluster) -> Result<()> {
     let (kubelet, frozen) = (pid(cluster, "kubelet")?, pid(cluster, "containerd")?);
     let began = Instant::now();

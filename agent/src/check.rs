@@ -15,7 +15,7 @@ use crate::error::{Code, Error};
 
 pub use judge::judge;
 pub use network::{clock_ahead, look_outside};
-pub use observe::{Facts, containerd, observe};
+pub use observe::{Facts, containerd, observe, wanted_ports};
 pub use ports::holder;
 
 /// How a finding is to be taken.

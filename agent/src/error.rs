@@ -52,8 +52,10 @@ codes! {
     NodeName = "E-NODE-NAME", "Give this machine another host name; if the other one is gone, delete its Node.";
     /// The clock is before a certificate's first day.
     Clock = "E-CLOCK", "Set the machine's clock, or let it reach its time servers.";
-    /// A host name could not be resolved.
+    /// The name servers do not answer, or fail.
     Dns = "E-DNS", "Check the machine's name servers, or use an address instead of the name.";
+    /// The name servers answer that there is no such host name.
+    NoName = "E-NO-NAME", "Check how the name is written in the settings, and that its zone has it.";
     /// A server could not be reached.
     Connect = "E-CONNECT", "Check routes, firewalls and that the server runs.";
     /// A TLS handshake failed.

@@ -7,10 +7,11 @@
 mod board;
 pub mod command;
 mod mirrors;
+pub mod neighbours;
 mod transfer;
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -50,6 +51,9 @@ pub struct Fetcher {
     limits: Limits,
     room: Semaphore,
     client: Mutex<Option<(Instant, Client)>>,
+    /// The servers of neighbours, and how they are asked.
+    neighbours: BTreeSet<String>,
+    near: OnceLock<Client>,
     mirrors: Mutex<Mirrors>,
     told: Mutex<BTreeMap<String, String>>,
 }
@@ -62,9 +66,19 @@ impl Fetcher {
             limits,
             room: Semaphore::new(PARALLEL),
             client: Mutex::default(),
+            neighbours: BTreeSet::new(),
+            near: OnceLock::new(),
             mirrors: Mutex::default(),
             told: Mutex::default(),
         }
+    }
+
+    /// The same, and these servers are neighbours ([`neighbours::servers`]): what
+    /// they do not have is no trouble.
+    #[must_use]
+    pub fn with_neighbours(mut self, servers: Vec<String>) -> Self {
+        self.neighbours = servers.into_iter().collect();
+        self
     }
 
     /// Where verified artifacts go.
@@ -115,6 +129,25 @@ impl Fetcher {
         permit.context(Code::Disk, || "waiting for a free place".to_owned())
     }
 
+    /// How an address is asked, and within which limits.
+    fn way(&self, url: &str, limits: Limits) -> Result<(Client, Limits)> {
+        if !self.is_neighbour(url) {
+            return Ok((self.client()?, limits));
+        }
+        let client = match self.near.get() {
+            Some(client) => client.clone(),
+            None => {
+                let made = http::near_client(neighbours::CONNECT)?;
+                self.near.get_or_init(|| made).clone()
+            }
+        };
+        Ok((client, neighbours::limits(limits)))
+    }
+
+    fn is_neighbour(&self, url: &str) -> bool {
+        neighbours::is_one(&self.neighbours, url)
+    }
+
     /// A client with this moment's name servers, authorities and proxy; shared
     /// by attempts that begin at about the same time.
     fn client(&self) -> Result<Client> {
@@ -139,6 +172,10 @@ impl Fetcher {
         let now = Instant::now();
         self.mirrors()
             .failed(url, trouble.blame, trouble.retry_after, now);
+        if self.is_neighbour(url) {
+            let (name, error) = (&artifact.name, &trouble.error);
+            return tracing::debug!(url, code = %error.code(), "{name}: {}", error.story());
+        }
         self.tell(artifact, url, &trouble.error);
     }
 

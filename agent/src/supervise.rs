@@ -24,9 +24,14 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::error::Error;
 use crate::machine::Machine;
+use crate::steps::services::connect;
 use crate::sys::http;
 use units::node_config::Service;
+
+/// The agent's own unit.
+const KNODE: &str = "knode.service";
 
 /// Watches every service of the machine, for ever. Where the machine gets
 /// another node.yaml, services that stay are watched on with all that is known
@@ -45,12 +50,11 @@ pub async fn run(mut machines: watch::Receiver<Arc<Machine>>) {
     };
     let mut wardens = JoinSet::new();
     let mut watched: BTreeMap<Service, AbortHandle> = BTreeMap::new();
+    wardens.spawn(forgiven());
     let board = warden::Board::default();
     loop {
         let machine = Arc::clone(&machines.borrow_and_update());
-        // Docker's state is Docker's and its operator's.
-        let services = machine.config.services.iter().copied();
-        let services: BTreeSet<Service> = services.filter(|s| *s != Service::Docker).collect();
+        let services: BTreeSet<Service> = machine.config.services.iter().copied().collect();
         watched.retain(|service, warden| {
             let stays = services.contains(service);
             if !stays {
@@ -83,4 +87,16 @@ pub async fn run(mut machines: watch::Receiver<Arc<Machine>>) {
             }
         }
     }
+}
+
+/// knode's own restarts are forgiven as those of its services are.
+async fn forgiven() {
+    tokio::time::sleep(warden::FORGIVEN).await;
+    let reset = async { Ok::<_, Error>(connect().await?.reset_failed(KNODE).await) };
+    match reset.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!("{error}"),
+        Err(error) => tracing::debug!(code = %error.code(), "{}", error.story()),
+    }
+    pending().await
 }

@@ -9,18 +9,18 @@ mod pace;
 mod signs;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{join_all, select_all};
-use hickory_resolver::TokioResolver;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::error::{Code, Context, Error, Result};
 use crate::sys::http::{self, Client, Trust};
+pub(crate) use crate::sys::resolve::addresses as resolve;
 use pace::Pace;
 use signs::Signs;
 
@@ -283,20 +283,6 @@ async fn tcp(host: &str, port: u16) -> Result<()> {
         }
     }
     Err(last.unwrap_or_else(|| Error::new(Code::Dns, format!("{host} has no address"))))
-}
-
-/// The addresses of a name. The C library's resolver is out of reach for a
-/// static binary, and resolv.conf may have changed since the last attempt.
-pub(crate) async fn resolve(host: &str) -> Result<Vec<IpAddr>> {
-    if let Ok(address) = host.parse() {
-        return Ok(vec![address]);
-    }
-    let doing = || format!("resolving {host}");
-    let resolver = TokioResolver::builder_tokio()
-        .and_then(|builder| builder.build())
-        .context(Code::Dns, doing)?;
-    let found = resolver.lookup_ip(host).await.context(Code::Dns, doing)?;
-    Ok(found.iter().collect())
 }
 
 /// Whether an answer is the expected one; `name` is what it is called.

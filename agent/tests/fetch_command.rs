@@ -178,6 +178,59 @@ async fn f14_a_full_disk_is_named_and_leaves_nothing() {
     }
 }
 
+/// F14: a newer version finds the disk full while it is unpacked; the one before it goes on being
+/// what the link leads to, whole.
+#[tokio::test]
+async fn f14_a_disk_that_fills_up_while_unpacking_leaves_the_old_version() {
+    let mirror = Mirror::start(|asked| match asked.path.as_str() {
+        "/old" => Answer::good(b"the old one", "\"1\"", asked),
+        _ => Answer::good(&zeros(), "\"2\"", asked),
+    })
+    .await;
+    let mut old = plain("tool", vec![mirror.url("old")]);
+    old.digest = knode::sys::store::sha256(b"the old one");
+    old.size = None;
+    let (folder, config) = image(vec![old.clone()]);
+    std::fs::create_dir_all(folder.path().join("opt/knode/store")).unwrap();
+    // Small to download, and larger than the disk once it is unpacked.
+    let mut new = plain("tool", vec![mirror.url("new")]);
+    new.digest = knode::sys::store::sha256(&zeros());
+    new.size = Some(zeros().len() as u64);
+    new.packing = units::node_config::Packing::Gz;
+    let newer = folder.path().join("newer.yaml");
+    let changed = NodeConfig {
+        artifacts: vec![new],
+        ..config
+    };
+    std::fs::write(&newer, serde_yaml::to_string(&changed).unwrap()).unwrap();
+    let script = "mount -t tmpfs -o size=1m none \"$1/opt/knode/store\" || exit 99
+        \"$2\" fetch --root \"$1\" || exit 98
+        code=0; \"$2\" fetch --root \"$1\" --config \"$1/newer.yaml\" || code=$?
+        ls -A \"$1/opt/knode/store\"; cat \"$1$(readlink \"$1/opt/bin/tool\")\"; exit $code";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, "sh"])
+        .arg(folder.path())
+        .arg(env!("CARGO_BIN_EXE_knode"))
+        .output()
+        .await
+        .unwrap();
+    let said = text(&output.stdout);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(4), "{said}{told}");
+    assert!(said.contains("E-DISK-FULL"), "{said}");
+    assert!(said.ends_with("the old one"), "{said}");
+    let part = |line: &str| line.starts_with(".partial");
+    assert!(!said.lines().any(part), "{said}");
+}
+
+/// Eight megabytes of nothing, packed.
+fn zeros() -> Vec<u8> {
+    use std::io::Write as _;
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    packed.write_all(&vec![0; 8 << 20]).unwrap();
+    packed.finish().unwrap()
+}
+
 /// F3: a slow artifact does not delay others' retries; all that fails or waits
 /// is told, and nothing is forgotten when it is well again.
 #[tokio::test]

@@ -73,12 +73,21 @@ async fn f2_a_later_round_goes_on_with_what_is_there() {
     let artifact = plain("tool", vec![mirror.url("x")]);
     let board = Board::new(std::slice::from_ref(&artifact));
     let mut transfer = Transfer::new(&artifact);
-    let failed = transfer.round(&fixture.fetcher, &board).await.unwrap_err();
+    let failed = transfer
+        .round(&fixture.fetcher, &board, None)
+        .await
+        .unwrap_err();
     assert_eq!(failed.error.code(), Code::FetchHttp);
     assert!(failed.moved);
-    let failed = transfer.round(&fixture.fetcher, &board).await.unwrap_err();
+    let failed = transfer
+        .round(&fixture.fetcher, &board, None)
+        .await
+        .unwrap_err();
     assert!(!failed.moved);
-    transfer.round(&fixture.fetcher, &board).await.unwrap();
+    transfer
+        .round(&fixture.fetcher, &board, None)
+        .await
+        .unwrap();
     let last = mirror.ranges().pop().unwrap();
     assert_eq!(last, Some(2_000_000));
 }
@@ -320,12 +329,18 @@ async fn statuses_redirects_and_pauses_are_understood() {
     let artifact = plain("busy", vec![other.url("busy")]);
     let board = Board::new(std::slice::from_ref(&artifact));
     let mut transfer = Transfer::new(&artifact);
-    let failed = transfer.round(&fixture.fetcher, &board).await.unwrap_err();
+    let failed = transfer
+        .round(&fixture.fetcher, &board, None)
+        .await
+        .unwrap_err();
     assert_eq!(failed.error.code(), Code::FetchHttp);
     let pause = failed.pause.unwrap().as_secs_f64();
     assert!((6.0..=7.0).contains(&pause), "{pause}");
     let asked = other.asked().len();
-    transfer.round(&fixture.fetcher, &board).await.unwrap_err();
+    transfer
+        .round(&fixture.fetcher, &board, None)
+        .await
+        .unwrap_err();
     assert_eq!(other.asked().len(), asked, "asked again too early");
 }
 

@@ -443,6 +443,11 @@ async fn death_and_restart_of_a_service_are_heard() {
     })
     .await;
     assert_ne!(again.invocation_id, first.invocation_id);
+    // F18: the counter that makes the next pauses longer goes, the service stays.
+    bus.reset_failed(name).await.expect("reset");
+    let forgiven = bus.unit(name).await.expect("an answer");
+    assert_eq!(forgiven.invocation_id, again.invocation_id);
+    assert_eq!(forgiven.service.expect("a service").restarts, 0);
     bus.daemon_reload().await.expect("reloaded");
     bus.stop(name).await.expect("stopped");
     until(&mut watch, |state| state.active == "inactive").await;

@@ -87,6 +87,9 @@ pub struct Cluster {
     /// The port on which Docker daemons are reached over TLS; none: they are
     /// not.
     pub docker_port: Option<u16>,
+    /// The port at which machines offer each other what they downloaded; none:
+    /// they do not.
+    pub neighbours: Option<u16>,
     /// Names of addresses, besides those of the machines.
     pub host_aliases: Vec<HostAlias>,
     /// Whether machines know each other's names without DNS.
@@ -190,6 +193,7 @@ impl Cluster {
             cert_sans: s.cert_sans.clone(),
             service_account_key: s.service_account_key,
             docker_port: s.docker_port,
+            neighbours: s.artifacts.neighbours,
             host_aliases: s.host_aliases.iter().map(|a| a.value.clone()).collect(),
             resolve_machines: s.network.resolve_machines,
         }

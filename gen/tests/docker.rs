@@ -40,7 +40,9 @@ fn machines_with_pods_run_the_daemon_with_keys_of_their_own() {
         }
         // -H on the command line and hosts in the file contradict each other.
         let unit = document.text("/etc/systemd/system/docker.service.d/10-kgen.conf");
-        assert_eq!(unit, "[Service]\nExecStart=\nExecStart=dockerd\n");
+        let expected =
+            "[Unit]\nStartLimitIntervalSec=0\n\n[Service]\nExecStart=\nExecStart=dockerd\n";
+        assert_eq!(unit, expected);
         let node: Value = serde_yaml::from_str(&document.text("/etc/knode/node.yaml")).unwrap();
         let services = node["services"].as_array().unwrap();
         assert!(services.contains(&json!("docker")), "{node}");

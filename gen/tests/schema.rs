@@ -64,7 +64,7 @@ registries:
 - host: a
   login: {username: a, password: b}
   mirrors: [{url: 'https://a', login: {username: a, password: b}}]
-artifacts: {versions: {}}
+artifacts: {neighbours: true, versions: {}}
 ";
 
 fn schema() -> Value {

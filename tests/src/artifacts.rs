@@ -50,6 +50,46 @@ pub fn kubectl() -> Result<PathBuf> {
     Ok(rootfs::unpacked(&["kubernetes-client"])?.join("usr/bin/kubectl"))
 }
 
+/// containerd 2 as upstream packs it (`bin/…` in a tar.gz), and the runc that
+/// goes with it: from the first release of Debian that has one. An error is
+/// the reason for which to skip a test.
+pub fn containerd_2() -> Result<(Artifact, Artifact)> {
+    let root = rootfs::unpacked_from("sid", &["containerd", "runc"])?;
+    let version = |program: &str, word: usize| -> Result<String> {
+        let said = run(Command::new("chroot")
+            .arg(&root)
+            .args([program, "--version"]))?;
+        let version = said.split_whitespace().nth(word);
+        let version = version.with_context(|| format!("no version in: {said}"))?;
+        // Debian adds its own to upstream's: 2.1.9+unknown, 1.3.6+ds1.
+        let version = version.trim_start_matches('v');
+        let end = version.find(['+', '~']).unwrap_or(version.len());
+        Ok(version[..end].to_owned())
+    };
+    let (containerd, runc) = (version("/usr/bin/containerd", 2)?, version("runc", 2)?);
+    ensure!(containerd.starts_with("2."), "Debian's is {containerd}");
+    let name = format!("containerd-{containerd}-linux-{}.tar.gz", architecture());
+    let path = cache::once(&name, |target| {
+        let programs = ["containerd", "containerd-shim-runc-v2", "ctr"];
+        let programs = programs.map(|program| root.join("usr/bin").join(program));
+        pack("bin", &programs, target)
+    })?;
+    let containerd = Artifact {
+        path,
+        version: containerd,
+    };
+    let runc = Artifact {
+        path: fs::canonicalize(root.join("usr/sbin/runc")).context("looking for runc")?,
+        version: runc,
+    };
+    Ok((containerd, runc))
+}
+
+/// Debian's Docker client, to speak to daemons from outside.
+pub fn docker_client() -> Result<PathBuf> {
+    Ok(rootfs::unpacked(&["docker-cli"])?.join("usr/bin/docker"))
+}
+
 /// Go's name for this machine's architecture, which container images and downloads use.
 pub fn architecture() -> &'static str {
     match std::env::consts::ARCH {

@@ -1,6 +1,8 @@
 //! A whole cluster made the way its users make one: a settings file, a lock
 //! file, `kgen` for each machine's user-data, and machines that boot it.
 
+mod lock;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -13,21 +15,20 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::artifact_server::{ArtifactServer, Served};
+use crate::artifact_server::ArtifactServer;
 use crate::command::{Output, run_within};
 use crate::image::Image;
-use crate::kube::{self, Binaries};
+use crate::kube::Binaries;
 use crate::network::Network;
 use crate::node::{Meta, Node};
 use crate::programs::Programs;
-use crate::{artifacts, cache, cgroup, rootfs, wait};
+use crate::{artifacts, cgroup, wait};
 
 /// The bridge's address; machines come after it.
 const NETWORK: &str = "10.99.0.1/24";
 const PORT: u16 = 8000;
 /// The version that the settings name where no Kubernetes binaries are.
 const ABSENT_VERSION: &str = "1.36.1";
-const CNI_PLUGINS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
 
 /// One machine of the settings.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +51,9 @@ pub struct Cluster {
     folder: TempDir,
     programs: Programs,
     kube: Option<Binaries>,
+    packages: Vec<&'static str>,
+    /// Whether machines have an IPv6 address, too.
+    dual_stack: bool,
 }
 
 impl Cluster {
@@ -75,12 +79,45 @@ impl Cluster {
             folder,
             programs,
             kube: kube.clone(),
+            packages: Vec::new(),
+            dual_stack: false,
         };
         fs::write(
             cluster.path("cluster.yaml"),
             cluster.settings(version, mode)?,
         )?;
         fs::write(cluster.path("kgen.lock"), cluster.lock(version)?)?;
+        Ok(cluster)
+    }
+
+    /// The same with IPv6 beside IPv4: machine N is 10.99.0.N and fd00:99::N.
+    pub fn dual_stack(machines: &[Machine], mode: &str) -> Result<Self> {
+        let mut cluster = Self::with_mode(machines, mode)?;
+        cluster.network.add_address("fd00:99::1/64")?;
+        cluster.dual_stack = true;
+        let path = cluster.path("cluster.yaml");
+        let mut text = fs::read_to_string(&path).context("reading the settings")?;
+        for (one, both) in [
+            (
+                "podCIDR: 10.244.0.0/16",
+                "podCIDRs: [10.244.0.0/16, \"fd00:244::/48\"]",
+            ),
+            (
+                "serviceCIDR: 10.96.0.0/16",
+                "serviceCIDRs: [10.96.0.0/16, \"fd00:96::/112\"]",
+            ),
+        ] {
+            ensure!(text.contains(one), "the settings have no {one}");
+            text = text.replace(one, both);
+        }
+        for index in 0..machines.len() {
+            let [first, second] = [address(index)?.to_string(), second(index)?];
+            text = text.replace(
+                &format!("address: {first}}}"),
+                &format!("addresses: [{first}, \"{second}\"]}}"),
+            );
+        }
+        fs::write(&path, text).context("writing the settings")?;
         Ok(cluster)
     }
 
@@ -102,6 +139,18 @@ impl Cluster {
     /// Whether there are Kubernetes binaries to go all the way with.
     pub fn has_kubernetes(&self) -> bool {
         self.kube.is_some()
+    }
+
+    /// The machines' image has these packages of Debian besides.
+    pub fn install(&mut self, packages: &[&'static str]) {
+        self.packages.extend_from_slice(packages);
+    }
+
+    /// Adds to the settings: YAML, keys of the first level.
+    pub fn configure(&self, more: &str) -> Result<()> {
+        let path = self.path("cluster.yaml");
+        let text = fs::read_to_string(&path).context("reading the settings")?;
+        fs::write(&path, format!("{more}{text}")).context("writing the settings")
     }
 
     /// Runs kgen in the cluster's folder.
@@ -128,8 +177,21 @@ impl Cluster {
     /// Boots a machine of the settings with this user-data instead of its own.
     pub fn boot_with(&mut self, name: &str, user_data: &[u8]) -> Result<&mut Node> {
         let (index, machine) = self.machine(name)?;
-        let mut node = Node::new(&self.network, name, address(index)?)?;
-        node.boot(user_data, &Meta::new(name))?;
+        let address = address(index)?;
+        let mut node = Node::with_packages(&self.network, name, address, &self.packages)?;
+        let mut meta = Meta::new(name);
+        if self.dual_stack {
+            let gateway = self.network.gateway();
+            let addresses = [format!("{address}/24"), format!("{}/64", second(index)?)];
+            let routes = [
+                json!({"to": "0.0.0.0/0", "via": gateway}),
+                json!({"to": "::/0", "via": "fd00:99::1"}),
+            ];
+            let host0 = json!({"addresses": addresses, "routes": routes});
+            let config = json!({"version": 2, "ethernets": {"host0": host0}});
+            meta.network_config = Some(config.to_string());
+        }
+        node.boot(user_data, &meta)?;
         self.nodes.insert(machine.name, node);
         self.node(name)
     }
@@ -280,53 +342,6 @@ impl Cluster {
         }
         Ok(text)
     }
-
-    /// Serves the artifacts and pins them.
-    fn lock(&self, version: &str) -> Result<String> {
-        let mut entries = Vec::new();
-        let mut add = |name: &str, version: &str, served: Served| {
-            entries.push(json!({
-                "name": name,
-                "version": version,
-                "arch": artifacts::architecture(),
-                "urls": [served.url],
-                "sha256": served.sha256,
-                "size": served.size,
-            }));
-        };
-        let knode = self.server.add("/knode", &self.programs.knode)?;
-        add("knode", env!("CARGO_PKG_VERSION"), knode);
-        let etcd = artifacts::etcd()?;
-        add(
-            "etcd",
-            &etcd.version,
-            self.server.add("/etcd.tar.gz", &etcd.path)?,
-        );
-        let cni = cni_plugins()?;
-        add(
-            "cni-plugins",
-            "1.9.1",
-            self.server.add("/cni-plugins.tgz", &cni)?,
-        );
-        for name in kube::PROGRAMS {
-            let path = format!("/{version}/{name}");
-            let served = match &self.kube {
-                Some(kube) => self.server.add(&path, &kube.program(name))?,
-                // Nothing is there: the machines say so and go as far as they can.
-                None => Served {
-                    url: self.server.url(&path),
-                    sha256: "0".repeat(64),
-                    size: 1,
-                },
-            };
-            add(name, version, served);
-        }
-        let kubectl = artifacts::kubectl()?;
-        add("kubectl", version, self.server.add("/kubectl", &kubectl)?);
-        let lock = json!({"version": 1, "artifacts": entries});
-        // JSON is YAML.
-        Ok(format!("{lock:#}\n"))
-    }
 }
 
 /// The address of the machine at this place in the settings.
@@ -336,11 +351,8 @@ fn address(index: usize) -> Result<Ipv4Addr> {
     Ok(Ipv4Addr::new(10, 99, 0, last))
 }
 
-/// Debian's CNI plugins, packed as upstream packs them.
-fn cni_plugins() -> Result<PathBuf> {
-    let root = rootfs::unpacked(&["containernetworking-plugins"])?;
-    cache::once("cni-plugins.tgz", |target| {
-        let programs = CNI_PLUGINS.map(|name| root.join("usr/lib/cni").join(name));
-        artifacts::pack(".", &programs, target)
-    })
+/// The IPv6 address of the machine at this place in the settings.
+fn second(index: usize) -> Result<String> {
+    let last = address(index)?.octets()[3];
+    Ok(format!("fd00:99::{last}"))
 }

@@ -10,11 +10,12 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// containerd puts overlays of its own here, etcd and the kubelet measure what is below
+/// containerd and Docker put overlays of their own here, etcd and the kubelet measure what is below
 /// them, and /opt holds the store.
-const PLAIN: [&str; 4] = [
+const PLAIN: [&str; 5] = [
     "opt",
     "var/lib/containerd",
+    "var/lib/docker",
     "var/lib/etcd",
     "var/lib/kubelet",
 ];

@@ -42,6 +42,14 @@ impl Network {
         Ok(network)
     }
 
+    /// Gives the bridge one more address with its prefix: `fd00::1/64`.
+    pub fn add_address(&self, address: &str) -> Result<()> {
+        // Nobody else is there to have it.
+        let add = ["address", "add", address, "dev", BRIDGE, "nodad"];
+        run(self.command("ip").args(add))?;
+        Ok(())
+    }
+
     /// The namespace's name, `knode-test-PID-N`: `nsenter --net=/run/netns/NAME` enters it.
     pub fn name(&self) -> &str {
         self.scope.name()

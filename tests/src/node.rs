@@ -71,6 +71,16 @@ pub struct Node {
 impl Node {
     /// A new machine that is off, with a fresh disk. `name` is a host name.
     pub fn new(network: &Network, name: &str, address: Ipv4Addr) -> Result<Self> {
+        Self::with_packages(network, name, address, &[])
+    }
+
+    /// The same on an image that has these packages of Debian besides.
+    pub fn with_packages(
+        network: &Network,
+        name: &str,
+        address: Ipv4Addr,
+        packages: &[&str],
+    ) -> Result<Self> {
         ensure!(
             network.address().contains(&address),
             "{address} is not in {}",
@@ -84,7 +94,7 @@ impl Node {
         );
         let directory = network.scope().directory().join(name);
         ensure!(!directory.exists(), "there is already a node {name}");
-        let layers = rootfs::layers()?;
+        let layers = rootfs::layers(packages)?;
         fs::create_dir_all(&directory)
             .with_context(|| format!("making {}", directory.display()))?;
         fs::write(directory.join("console.log"), "")?;

@@ -67,31 +67,46 @@ exec /usr/sbin/runc.real "$@"
 
 /// The root file system, built by mmdebstrap when this list of packages has none yet.
 pub fn directory() -> Result<PathBuf> {
-    cache::once(&format!("rootfs-{}", key()), |target| {
+    with(&[])
+}
+
+/// The same with more packages than every node has.
+fn with(more: &[&str]) -> Result<PathBuf> {
+    cache::once(&format!("rootfs-{}", key(more)), |target| {
         let hook = format!("--customize-hook=set -e; {FINISH}");
-        mmdebstrap("minbase", &PACKAGES, &[&hook], target)
+        let packages = [&PACKAGES[..], more].concat();
+        mmdebstrap(SUITE, "minbase", &packages, &[&hook], target)
     })
 }
 
 /// Only unpacks packages and what they depend on, nothing is configured. Returns the
 /// folder.
 pub(crate) fn unpacked(packages: &[&str]) -> Result<PathBuf> {
-    let parts = packages.iter().chain([&SUITE]).map(|part| part.as_bytes());
+    unpacked_from(SUITE, packages)
+}
+
+/// The same from another release of Debian.
+pub(crate) fn unpacked_from(suite: &str, packages: &[&str]) -> Result<PathBuf> {
+    let parts = packages.iter().chain([&suite]).map(|part| part.as_bytes());
     let name = format!("unpacked-{}-{}", packages[0], &cache::digest(parts)[..16]);
     cache::once(&name, |target| {
         // base-files has the links (/lib64) without which no program runs.
         let packages: Vec<_> = packages.iter().copied().chain(["base-files"]).collect();
-        mmdebstrap("extract", &packages, &[], target)
+        // A mirror that is a snapshot has an index that is long out of date; it
+        // is signed all the same.
+        let late = r#"--aptopt=Acquire::Check-Valid-Until "false""#;
+        mmdebstrap(suite, "extract", &packages, &[late], target)
     })
 }
 
-/// The layers of a node's overlay, uppermost first.
-pub(crate) fn layers() -> Result<Vec<PathBuf>> {
-    let base = directory()?;
+/// The layers of a node's overlay, uppermost first; `more` are packages that
+/// this node has besides.
+pub(crate) fn layers(more: &[&str]) -> Result<Vec<PathBuf>> {
+    let base = with(more)?;
     if may_lower_oom_scores()? {
         return Ok(vec![base]);
     }
-    let key = cache::digest([key().as_bytes(), RUNC.as_bytes()]);
+    let key = cache::digest([key(more).as_bytes(), RUNC.as_bytes()]);
     let adapted = cache::once(&format!("runc-{}", &key[..16]), |target| {
         let programs = target.join("usr/sbin");
         fs::create_dir_all(&programs)?;
@@ -111,21 +126,28 @@ pub fn may_lower_oom_scores() -> Result<bool> {
     Ok(u64::from_str_radix(set, 16)? >> CAP_SYS_RESOURCE & 1 == 1)
 }
 
-fn key() -> String {
-    let parts = PACKAGES.iter().copied().chain([SUITE, FINISH]);
+fn key(more: &[&str]) -> String {
+    let packages = PACKAGES.iter().chain(more).copied();
+    let parts = packages.chain([SUITE, FINISH]);
     cache::digest(parts.map(str::as_bytes))[..16].to_owned()
 }
 
-fn mmdebstrap(variant: &str, packages: &[&str], more: &[&str], target: &Path) -> Result<()> {
+fn mmdebstrap(
+    suite: &str,
+    variant: &str,
+    packages: &[&str],
+    more: &[&str],
+    target: &Path,
+) -> Result<()> {
     let mirror = mirror()?;
-    eprintln!("mmdebstrap --variant={variant} {SUITE} from {mirror}");
+    eprintln!("mmdebstrap --variant={variant} {suite} from {mirror}");
     run(Command::new("mmdebstrap")
         .arg("--mode=root")
         .arg("--format=directory")
         .arg(format!("--variant={variant}"))
         .arg(format!("--include={}", packages.join(",")))
         .args(more)
-        .arg(SUITE)
+        .arg(suite)
         .arg(target)
         .arg(mirror))?;
     Ok(())

@@ -31,6 +31,9 @@ const KEYS: [&str; 18] = [
     "vm/swappiness",
 ];
 const ROOT: &str = "/proc/sys";
+/// All machines on this computer share one user's, and each has dozens: systemd, containerd,
+/// kubelet and kube-proxy watch files.
+const INSTANCES: (&str, u32) = ("fs/inotify/max_user_instances", 4096);
 
 /// Writes the settings into a file, unless an earlier scope has done so.
 pub(crate) fn remember(file: &Path) -> Result<()> {
@@ -44,7 +47,14 @@ pub(crate) fn remember(file: &Path) -> Result<()> {
         }
     }
     fs::write(file, serde_json::to_vec(&values)?)
-        .with_context(|| format!("writing {}", file.display()))
+        .with_context(|| format!("writing {}", file.display()))?;
+    let (key, enough) = INSTANCES;
+    let now = read(key)?.and_then(|value| value.trim().parse::<u32>().ok());
+    if now.is_some_and(|now| now < enough) {
+        fs::write(Path::new(ROOT).join(key), enough.to_string())
+            .with_context(|| format!("raising {key}"))?;
+    }
+    Ok(())
 }
 
 /// Sets what has changed back to what the file says, and removes the file.

@@ -5,6 +5,8 @@
 //! read first, then that version's struct. Frozen samples are in
 //! `units/testdata`. The struct holds no secrets; it may be printed.
 
+mod artifact;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +14,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+pub use artifact::{Artifact, ArtifactFile, Compression, Neighbours, Packing};
 
 use crate::types::{Digest, FileMode, InvalidValue, NodeName, Role, Taint};
 
@@ -59,6 +63,9 @@ pub struct NodeConfig {
     /// What to download, verified by checksum.
     #[serde(default)]
     pub artifacts: Vec<Artifact>,
+    /// Who else has them; absent where the settings do not ask for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub neighbours: Option<Neighbours>,
     /// What to run, in no particular order; knode knows what needs what.
     pub services: Vec<Service>,
     /// What the kubelet runs as static pods, and systemd therefore not; none of
@@ -332,123 +339,6 @@ pub struct Runtime {
     pub config: Map<String, Value>,
 }
 
-/// How an artifact's bytes are packed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Packing {
-    /// The bytes are the one file.
-    #[serde(rename = "plain")]
-    Plain,
-    /// The one file, compressed with gzip (RFC 1952).
-    #[serde(rename = "gz")]
-    Gz,
-    /// The one file, compressed with xz.
-    #[serde(rename = "xz")]
-    Xz,
-    /// The one file, compressed with Zstandard (RFC 8878).
-    #[serde(rename = "zst")]
-    Zst,
-    /// A tar archive.
-    #[serde(rename = "tar")]
-    Tar,
-    /// A tar archive, compressed with gzip.
-    #[serde(rename = "tar.gz")]
-    TarGz,
-    /// A tar archive, compressed with xz.
-    #[serde(rename = "tar.xz")]
-    TarXz,
-    /// A tar archive, compressed with Zstandard.
-    #[serde(rename = "tar.zst")]
-    TarZst,
-}
-
-/// How bytes are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
-    /// They are not.
-    None,
-    /// RFC 1952.
-    Gzip,
-    /// The .xz file format.
-    Xz,
-    /// RFC 8878.
-    Zstd,
-}
-
-impl Packing {
-    /// Every one of them.
-    pub const ALL: [Self; 8] = [
-        Self::Plain,
-        Self::Gz,
-        Self::Xz,
-        Self::Zst,
-        Self::Tar,
-        Self::TarGz,
-        Self::TarXz,
-        Self::TarZst,
-    ];
-
-    /// The name in node.yaml and kgen.lock.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Gz => "gz",
-            Self::Xz => "xz",
-            Self::Zst => "zst",
-            Self::Tar => "tar",
-            Self::TarGz => "tar.gz",
-            Self::TarXz => "tar.xz",
-            Self::TarZst => "tar.zst",
-        }
-    }
-
-    /// Whether there are several files in it.
-    pub fn is_archive(self) -> bool {
-        matches!(self, Self::Tar | Self::TarGz | Self::TarXz | Self::TarZst)
-    }
-
-    /// How the bytes are compressed.
-    pub fn compression(self) -> Compression {
-        match self {
-            Self::Plain | Self::Tar => Compression::None,
-            Self::Gz | Self::TarGz => Compression::Gzip,
-            Self::Xz | Self::TarXz => Compression::Xz,
-            Self::Zst | Self::TarZst => Compression::Zstd,
-        }
-    }
-}
-
-/// Something to download, pinned by its checksum.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Artifact {
-    /// For messages: `kubelet`.
-    pub name: String,
-    /// For messages: `1.36.1`.
-    pub version: String,
-    /// Where it can be had; tried in this order.
-    pub urls: Vec<String>,
-    /// The checksum of the bytes as downloaded.
-    pub digest: Digest,
-    /// How many bytes are downloaded, where known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub size: Option<u64>,
-    /// How the bytes are packed.
-    pub packing: Packing,
-    /// Which files of it go where; all become mode 0755.
-    pub files: Vec<ArtifactFile>,
-}
-
-/// One file of an artifact.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct ArtifactFile {
-    /// Its path in the archive, without a leading `./`; absent for plain ones.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub member: Option<String>,
-    /// Where it is installed: an absolute path, a link into the store.
-    pub path: String,
-}
-
 /// A service of the machine, run by systemd and started by knode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -562,14 +452,6 @@ mod tests {
         let mut pool = config;
         pool.by_hostname.clear();
         assert_eq!(pool.resolve("anything").unwrap().as_str(), "anything");
-    }
-
-    #[test]
-    fn packings_have_their_names() {
-        for packing in Packing::ALL {
-            let name = serde_json::to_value(packing).unwrap();
-            assert_eq!(name, packing.as_str());
-        }
     }
 
     #[test]

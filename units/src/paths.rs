@@ -74,5 +74,12 @@ pub const CONTAINERD_CONFIG: &str = "/etc/kubernetes/containerd.toml";
 pub const REGISTRIES_DIR: &str = "/etc/containerd/certs.d";
 /// The kubelet's logins at registries, Docker's config.json, 0600.
 pub const REGISTRY_LOGINS: &str = "/var/lib/kubelet/config.json";
+/// The Docker daemon's configuration.
+pub const DOCKER_CONFIG: &str = "/etc/docker/daemon.json";
+/// The Docker daemon's certificate and key (`server.crt`, `server.key`), and
+/// the authority of its clients (`ca.crt`).
+pub const DOCKER_TLS: &str = "/etc/docker/tls";
+/// The Docker daemon's socket on its own machine.
+pub const DOCKER_SOCKET: &str = "/run/docker.sock";
 /// containerd's socket.
 pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";

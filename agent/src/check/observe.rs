@@ -258,8 +258,9 @@ fn not_before(root: &Root) -> Result<OffsetDateTime> {
     Ok(facts.not_before)
 }
 
-/// The TCP ports that this machine's services listen on, and the balancer.
-fn wanted_ports(root: &Root, config: &NodeConfig) -> BTreeMap<u16, String> {
+/// The TCP ports that this machine's services listen on, and the balancer,
+/// each with who needs it.
+pub fn wanted_ports(root: &Root, config: &NodeConfig) -> BTreeMap<u16, String> {
     // With a balancer, the kubelet does not name the machine's own API server.
     let kubeconfigs = [CONTROLLER_MANAGER, paths::KUBELET_KUBECONFIG];
     let api = kubeconfigs

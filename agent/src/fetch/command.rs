@@ -53,7 +53,10 @@ const BAR: usize = 24;
 /// [`Code::Disk`]: the store cannot be used at all.
 pub fn fetch(arguments: &Arguments) -> Result<ExitCode> {
     let root = Root::new(arguments.root.clone());
-    let artifacts = run::read_file(&root, arguments.config.as_deref())?.artifacts;
+    let config = run::read_file(&root, arguments.config.as_deref())?;
+    // What comes with an image is offered to neighbours as well.
+    let offers = config.neighbours.is_some();
+    let artifacts = config.artifacts;
     let bars = !arguments.json && std::io::stdout().is_terminal();
     if !bars {
         run::log(LevelFilter::WARN);
@@ -66,7 +69,8 @@ pub fn fetch(arguments: &Arguments) -> Result<ExitCode> {
         limits.deadline = arguments
             .timeout
             .map(|seconds| tokio::time::Instant::now() + Duration::from_secs(seconds));
-        let fetcher = Fetcher::new(Store::new(root), limits);
+        let store = Store::new(root).keeping_downloads(offers);
+        let fetcher = Fetcher::new(store, limits);
         let there = |artifact: &Artifact| board.stored(&artifact.name);
         let missing = fetcher.missing(&artifacts, arguments.verify, there).await?;
         let all = join_all(
@@ -107,7 +111,7 @@ pub fn fetch(arguments: &Arguments) -> Result<ExitCode> {
 async fn once(fetcher: &Fetcher, board: &Board, artifact: &Artifact) {
     let fetched = async {
         let bytes = Transfer::new(artifact)
-            .round(fetcher, board)
+            .round(fetcher, board, None)
             .await
             .map_err(|failed| failed.error)?;
         fetcher.store().link(artifact)?;

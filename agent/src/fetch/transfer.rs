@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::mirrors::server;
 use super::{Board, Fetcher};
 use crate::error::{Code, Error, Result};
-use crate::sys::http::{Client, Download, Point, Trouble};
+use crate::sys::http::{Download, Limits, Point, Trouble};
 use crate::sys::store::Incoming;
 use units::node_config::Artifact;
 
@@ -75,15 +75,21 @@ impl<'a> Transfer<'a> {
     }
 
     /// Asks each mirror once, those in good health first; and on, as long as
-    /// bytes come. Returns how many the artifact has.
+    /// bytes come, until the deadline. Returns how many the artifact has.
     ///
     /// # Errors
     ///
     /// No mirror has it, or this machine cannot take it. What arrived is kept
     /// for the next round.
-    pub async fn round(&mut self, fetcher: &Fetcher, board: &Board) -> Result<u64, Failed> {
+    pub async fn round(
+        &mut self,
+        fetcher: &Fetcher,
+        board: &Board,
+        deadline: Option<Instant>,
+    ) -> Result<u64, Failed> {
         let mut moved = false;
-        let outcome = self.try_mirrors(fetcher, board, &mut moved).await;
+        let limits = fetcher.limits.by(deadline.map(Into::into));
+        let outcome = self.try_mirrors(fetcher, board, limits, &mut moved).await;
         outcome.map_err(|error| Failed {
             pause: fetcher.mirrors().pause(&self.artifact.urls, Instant::now()),
             error,
@@ -95,18 +101,18 @@ impl<'a> Transfer<'a> {
         &mut self,
         fetcher: &Fetcher,
         board: &Board,
+        limits: Limits,
         moved: &mut bool,
     ) -> Result<u64> {
         let _place = fetcher.room().await?;
-        let client = fetcher.client()?;
         let mut tried = BTreeSet::new();
         let mut restarts = 0;
         let mut last = None;
         while let Some(url) = self.next(fetcher, &tried)
-            && !fetcher.limits.is_over()
+            && !limits.is_over()
         {
             let before = self.arrived();
-            match self.from(fetcher, &client, &url, board).await {
+            match self.from(fetcher, limits, &url, board).await {
                 Ok(bytes) => {
                     fetcher.mirrors().succeeded(&url);
                     return Ok(bytes);
@@ -128,6 +134,8 @@ impl<'a> Transfer<'a> {
                 }
                 Err(Trial::Mirror(trouble)) => {
                     fetcher.blame(self.artifact, &url, &trouble);
+                    // A neighbour that has it not is no reason to tell.
+                    let reason = !fetcher.is_neighbour(&url);
                     let now = self.arrived();
                     let more = now.saturating_sub(before) >= PROGRESS;
                     restarts += u32::from(now < before);
@@ -138,11 +146,14 @@ impl<'a> Transfer<'a> {
                     } else {
                         tried.insert(url);
                     }
-                    last = Some(trouble.error);
+                    last = match reason {
+                        true => Some(trouble.error),
+                        false => last.or(Some(trouble.error)),
+                    };
                 }
             }
         }
-        Err(last.unwrap_or_else(|| self.nobody(fetcher)))
+        Err(last.unwrap_or_else(|| self.nobody(&limits)))
     }
 
     fn next(&self, fetcher: &Fetcher, tried: &BTreeSet<String>) -> Option<String> {
@@ -152,13 +163,13 @@ impl<'a> Transfer<'a> {
         untried.next().map(str::to_owned)
     }
 
-    fn nobody(&self, fetcher: &Fetcher) -> Error {
+    fn nobody(&self, limits: &Limits) -> Error {
         let name = &self.artifact.name;
         if self.artifact.urls.is_empty() {
             let text = format!("{name} has no address to download from");
             return Error::new(Code::ConfigInvalid, text);
         }
-        if fetcher.limits.is_over() {
+        if limits.is_over() {
             return Error::new(Code::FetchStall, format!("the time for {name} is up"));
         }
         let text = format!("every mirror of {name} asks for a pause");
@@ -183,10 +194,11 @@ impl<'a> Transfer<'a> {
     async fn from(
         &mut self,
         fetcher: &Fetcher,
-        client: &Client,
+        limits: Limits,
         url: &str,
         board: &Board,
     ) -> Result<u64, Trial> {
+        let (client, limits) = fetcher.way(url, limits).map_err(Trial::Here)?;
         let name = &self.artifact.name;
         let server = server(url).to_owned();
         if self.apart
@@ -202,7 +214,7 @@ impl<'a> Transfer<'a> {
             None => Point::start(self.artifact.size),
         };
         board.asking(name, known.at, known.total, &server);
-        let mut download = Download::start(client, url, &known, fetcher.limits)
+        let mut download = Download::start(&client, url, &known, limits)
             .await
             .map_err(Trial::Mirror)?;
         match download.point().at {

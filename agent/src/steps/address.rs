@@ -1,9 +1,11 @@
 //! Which addresses are this machine's (F9, F11).
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
+use tokio::sync::Mutex;
 
 use super::name;
 use crate::error::{Code, Context, Error, Result};
@@ -14,8 +16,16 @@ use crate::sys::netlink::{self, Netlink, Scope, Snapshot};
 /// Stands for the outside: an address that no network has (RFC 5737). Nothing
 /// is sent; the kernel is asked which way it would go.
 const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+/// How long a change has to last: a network manager that restarts takes an
+/// address away and gives it back, and a kubelet that is told another one is
+/// restarted.
+const SETTLED: Duration = Duration::from_secs(2);
 
-pub struct Address;
+/// Remembers what it listens to, so that no change falls between two looks.
+#[derive(Default)]
+pub struct Address {
+    watch: Mutex<Option<netlink::Watch>>,
+}
 
 impl Step<Machine> for Address {
     fn name(&self) -> &'static str {
@@ -28,19 +38,28 @@ impl Step<Machine> for Address {
 
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
-            let netlink = Netlink::connect().context(Code::Netlink, looking)?;
-            let mut watch = netlink::watch().context(Code::Netlink, looking)?;
+            let mut watch = self.watch.lock().await;
+            let mut ear = match watch.take() {
+                Some(ear) => ear,
+                None => netlink::watch().context(Code::Netlink, looking)?,
+            };
             loop {
-                let snapshot = netlink.snapshot().await.context(Code::Netlink, looking)?;
-                let routed = netlink
-                    .resolve(OUTSIDE)
-                    .await
-                    .context(Code::Netlink, looking)?;
-                match choose(machine, &snapshot, routed.map(|route| route.source)) {
+                match look(machine).await? {
                     Ok(addresses) => {
                         let told = join(&addresses);
-                        machine.addresses.send_replace(Some(addresses));
+                        machine.addresses.send_if_modified(|known| {
+                            let news = known.as_ref() != Some(&addresses);
+                            *known = Some(addresses);
+                            news
+                        });
+                        *watch = Some(ear);
                         return Ok(told);
+                    }
+                    // One that was there and is gone: what was told stays, for
+                    // whatever uses it has no better.
+                    Err(error) if machine.addresses.borrow().is_some() => {
+                        *watch = Some(ear);
+                        return Err(error);
                     }
                     // An interface may be on its way up: look when the kernel
                     // says that something changed.
@@ -49,10 +68,44 @@ impl Step<Machine> for Address {
                         format!("waiting: {}: {}", error.code(), error.story()),
                     ),
                 }
-                watch.next().await.context(Code::Netlink, looking)?;
+                ear.next().await.context(Code::Netlink, looking)?;
             }
         })
     }
+
+    /// The machine's addresses are others than those that were told, and for a
+    /// while.
+    fn again<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let mut watch = self.watch.lock().await;
+            let Some(ear) = watch.as_mut() else { return };
+            loop {
+                let heard = ear.next().await;
+                tokio::time::sleep(SETTLED).await;
+                let same = match look(machine).await {
+                    Ok(Ok(found)) => machine.addresses.borrow().as_ref() == Some(&found),
+                    _ => false,
+                };
+                if heard.is_err() {
+                    *watch = None;
+                    return;
+                }
+                if !same {
+                    return;
+                }
+            }
+        })
+    }
+}
+
+/// The machine's addresses as they are now, or why there are none: within, what
+/// may come still; outside, that the kernel does not answer.
+async fn look(machine: &Machine) -> Result<Result<Vec<IpAddr>>> {
+    let netlink = Netlink::connect().context(Code::Netlink, looking)?;
+    let snapshot = netlink.snapshot().await.context(Code::Netlink, looking)?;
+    let routed = netlink.resolve(OUTSIDE).await;
+    let routed = routed.context(Code::Netlink, looking)?;
+    Ok(choose(machine, &snapshot, routed.map(|route| route.source)))
 }
 
 fn looking() -> String {

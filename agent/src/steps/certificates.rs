@@ -26,6 +26,7 @@ use crate::renewals;
 use crate::sys::http::Pem;
 use crate::sys::pki;
 use kept::Kept;
+pub(super) use kept::due;
 use units::node_config::Service;
 use units::paths;
 

@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 
 use super::name;
 use crate::error::Result;
-use crate::fetch::{self, Board, Fetcher, Transfer};
+use crate::fetch::{self, Board, Fetcher, Transfer, neighbours};
 use crate::graph::Step;
 use crate::machine::Machine;
 use crate::retry::Backoff;
@@ -16,6 +16,9 @@ use units::node_config::Artifact;
 
 /// The pause after an artifact's first failure, and the longest one.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How long an artifact may take before that is told as a failure; what arrived
+/// stays, and the next round goes on with it (F2).
+const ROUND: Duration = Duration::from_secs(3600);
 /// How often the status tells how far downloads came.
 const TELL: Duration = Duration::from_secs(1);
 
@@ -36,8 +39,18 @@ impl Step<Machine> for Fetch {
 
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
-            let artifacts = &machine.config.artifacts;
-            let new = || async { Fetcher::new(Store::new(machine.root.clone()), fetch::limits()) };
+            let settings = machine.config.neighbours.as_ref();
+            // Whoever asks neighbours is one, too.
+            let store = Store::new(machine.root.clone()).keeping_downloads(settings.is_some());
+            let (artifacts, near) = match settings {
+                Some(settings) => (
+                    neighbours::first(&machine.config.artifacts, settings),
+                    neighbours::servers(settings),
+                ),
+                None => (machine.config.artifacts.clone(), Vec::new()),
+            };
+            let artifacts = artifacts.as_slice();
+            let new = || async { Fetcher::new(store, fetch::limits()).with_neighbours(near) };
             let fetcher = self.fetcher.get_or_init(new).await;
             let board = Board::new(artifacts);
             let there = |artifact: &Artifact| {
@@ -110,7 +123,8 @@ async fn until_there(
     let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
     let mut transfer = Transfer::new(artifact);
     loop {
-        let failed = match transfer.round(fetcher, board).await {
+        let deadline = Some(Instant::now() + ROUND);
+        let failed = match transfer.round(fetcher, board, deadline).await {
             Ok(bytes) => match fetcher.store().link(artifact) {
                 Ok(_) => {
                     board.fetched(&artifact.name, bytes);

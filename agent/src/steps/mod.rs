@@ -10,6 +10,8 @@
 //! fetch ──────────────────────────────────────────────────────────────────────────┤
 //! balancer ─ (wait)
 //! hosts, preflight, (identity) removals ──────────────────────────────────────────┴ (ready)
+//! address ─ neighbours
+//! runtime ─ docker
 //! ```
 //!
 //! Where the control plane runs as static pods, the kubelet comes first:
@@ -28,12 +30,14 @@ mod balancer;
 mod bootstrap;
 mod certificates;
 mod controllers;
+mod docker;
 mod etcd;
 mod fetch;
 mod hosts;
 mod identity;
 mod kernel;
 mod kubelet;
+mod neighbours;
 mod network;
 mod objects;
 mod peers;
@@ -63,12 +67,14 @@ mod name {
     pub const BOOTSTRAP: &str = "bootstrap";
     pub const CERTIFICATES: &str = "certificates";
     pub const CONTROLLERS: &str = "controllers";
+    pub const DOCKER: &str = "docker";
     pub const ETCD: &str = "etcd";
     pub const FETCH: &str = "fetch";
     pub const HOSTS: &str = "hosts";
     pub const IDENTITY: &str = "identity";
     pub const KERNEL: &str = "kernel";
     pub const KUBELET: &str = "kubelet";
+    pub const NEIGHBOURS: &str = "neighbours";
     pub const NETWORK: &str = "network";
     pub const OBJECTS: &str = "objects";
     pub const PEERS: &str = "peers";
@@ -129,7 +135,7 @@ pub fn lasting(config: &NodeConfig, lasting: &Lasting) -> Vec<Arc<dyn Step<Machi
     }
     if runs(Service::Kubelet) {
         steps.push(Arc::new(kernel::Kernel));
-        steps.push(Arc::new(address::Address));
+        steps.push(Arc::new(address::Address::default()));
         if in_pods {
             steps.push(Arc::new(kubelet::Kubelet));
         }
@@ -168,8 +174,19 @@ pub fn lasting(config: &NodeConfig, lasting: &Lasting) -> Vec<Arc<dyn Step<Machi
         steps.push(Arc::new(peers::Peers::new(&identified[..1])));
         steps.push(Arc::new(start::Start { after: start }));
     }
+    if let Some(settings) = config
+        .neighbours
+        .as_ref()
+        .filter(|_| runs(Service::Kubelet))
+    {
+        steps.push(Arc::new(neighbours::Neighbours::new(settings.clone())));
+    }
     let after = steps.iter().map(|step| step.name()).collect();
     steps.push(Arc::new(ready::Ready { after }));
+    // A Node is Ready without it.
+    if runs(Service::Docker) && runs(Service::Kubelet) {
+        steps.push(Arc::new(docker::Docker));
+    }
     steps
 }
 

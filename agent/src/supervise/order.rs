@@ -27,7 +27,8 @@ impl fmt::Display for Need {
 /// What a service needs, the first cause first.
 pub fn needs(service: Service) -> &'static [Need] {
     match service {
-        Service::Containerd | Service::Docker | Service::Etcd => &[],
+        Service::Containerd | Service::Etcd => &[],
+        Service::Docker => &[Need::Service(Service::Containerd)],
         Service::KubeApiserver => &[Need::Service(Service::Etcd)],
         // Without an API server they lose their lease, and say so.
         Service::KubeControllerManager | Service::KubeScheduler => &[

@@ -13,6 +13,10 @@ use units::paths;
 /// The controller manager talks to this master's own API server.
 const CONTROLLER_MANAGER: &str = "/etc/kubernetes/controller-manager.conf";
 
+/// What Docker is asked on its socket.
+/// Source: Docker Engine API, "Ping".
+pub const DOCKER_PING: &str = "http://docker/_ping";
+
 /// How a service is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -20,6 +24,8 @@ pub enum Place {
     Url(String),
     /// By CRI's Version call on containerd's socket.
     Cri,
+    /// By [`DOCKER_PING`] on Docker's socket.
+    Docker,
 }
 
 /// Where to ask a service; `None` where it has nothing to ask.
@@ -31,7 +37,7 @@ pub enum Place {
 pub fn of(service: Service, root: &Root) -> Result<Option<Place>> {
     let url = match service {
         Service::Containerd => return Ok(Some(Place::Cri)),
-        Service::Docker => return Ok(None),
+        Service::Docker => return Ok(Some(Place::Docker)),
         // A ring that lacks its quorum is not cured by restarting a member.
         Service::Etcd => "http://127.0.0.1:2381/health?serializable=true".to_owned(),
         Service::KubeApiserver => {

@@ -42,7 +42,12 @@ impl Probe {
         };
         let asked = async {
             match &place {
-                Place::Url(url) => self.get(url).await,
+                Place::Url(url) => get(&self.client, url).await,
+                Place::Docker => {
+                    let socket = machine.root.path(Path::new(paths::DOCKER_SOCKET));
+                    let client = http::local_socket_client(&socket)?;
+                    get(&client, place::DOCKER_PING).await
+                }
                 Place::Cri => {
                     let socket = machine.root.path(Path::new(paths::CONTAINERD_SOCKET));
                     cri::version(&socket).await.map(|_| ())
@@ -57,26 +62,26 @@ impl Probe {
             }
         }
     }
+}
 
-    async fn get(&self, url: &str) -> Result<()> {
-        let answer = self.client.get(url).send().await;
-        let answer = answer.map_err(|error| http::refused(error, url))?;
-        let status = answer.status();
-        if status.is_success() {
-            // Read to its end, the connection can be used again.
-            let read = answer.bytes().await;
-            return read.map(|_| ()).map_err(|error| http::refused(error, url));
-        }
-        let text = answer.text().await.unwrap_or_default();
-        let failing: Vec<&str> = text.lines().filter(|l| l.starts_with("[-]")).collect();
-        let reason = if failing.is_empty() {
-            text.trim().chars().take(REASON).collect()
-        } else {
-            failing.join(" ")
-        };
-        let text = format!("{url} answers {status}: {reason}");
-        Err(Error::new(Code::Unhealthy, text))
+async fn get(client: &Client, url: &str) -> Result<()> {
+    let answer = client.get(url).send().await;
+    let answer = answer.map_err(|error| http::refused(error, url))?;
+    let status = answer.status();
+    if status.is_success() {
+        // Read to its end, the connection can be used again.
+        let read = answer.bytes().await;
+        return read.map(|_| ()).map_err(|error| http::refused(error, url));
     }
+    let text = answer.text().await.unwrap_or_default();
+    let failing: Vec<&str> = text.lines().filter(|l| l.starts_with("[-]")).collect();
+    let reason = if failing.is_empty() {
+        text.trim().chars().take(REASON).collect()
+    } else {
+        failing.join(" ")
+    };
+    let text = format!("{url} answers {status}: {reason}");
+    Err(Error::new(Code::Unhealthy, text))
 }
 
 /// Whether the API server that the kubelet uses is ready.

@@ -2,6 +2,8 @@
 
 mod repair;
 
+pub(super) use repair::FORGIVEN;
+
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -280,6 +282,7 @@ impl Warden {
         match verdict {
             Verdict::Healthy => {
                 self.prove();
+                self.forgive(bus).await;
                 self.tell(Condition::Healthy, None);
             }
             Verdict::Starting => self.tell(Condition::Starting, None),

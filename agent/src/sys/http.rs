@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
 use crate::error::{Code, Context, Error, Result};
+use crate::sys::resolve::Names;
 
 /// How long a connection may take to be established.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -106,6 +107,7 @@ pub fn probe_client(
 
 fn builder(trust: &Trust) -> Result<reqwest::ClientBuilder> {
     let mut builder = Client::builder()
+        .dns_resolver(Names::shared())
         .connect_timeout(CONNECT)
         .tcp_keepalive(Duration::from_secs(30))
         .user_agent(concat!("knode/", env!("CARGO_PKG_VERSION")));
@@ -136,12 +138,28 @@ pub fn download_client() -> Result<Client> {
         Err(error) => {
             tracing::warn!("{}; https mirrors will be refused", error.story());
             Client::builder()
+                .dns_resolver(Names::shared())
                 .connect_timeout(CONNECT)
                 .tls_certs_only([])
                 .build()
                 .context(Code::Tls, || "preparing an HTTP client".to_owned())
         }
     }
+}
+
+/// A client for machines nearby, named by their addresses: without TLS and
+/// proxies, and quick to give up.
+///
+/// # Errors
+///
+/// [`Code::Tls`], which cannot happen without TLS.
+pub fn near_client(connect: Duration) -> Result<Client> {
+    Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .connect_timeout(connect)
+        .build()
+        .context(Code::Tls, || "preparing an HTTP client".to_owned())
 }
 
 /// A client for health checks on this machine's loopback, without TLS.
@@ -179,7 +197,8 @@ pub fn health_client() -> Result<Client> {
 ///
 /// # Errors
 ///
-/// [`Code::Dns`], [`Code::Connect`], [`Code::Tls`], [`Code::Clock`]: no answer.
+/// [`Code::Dns`], [`Code::NoName`], [`Code::Connect`], [`Code::Tls`],
+/// [`Code::Clock`]: no answer.
 pub async fn date(client: &Client, url: &str) -> Result<Option<OffsetDateTime>> {
     let answer = client.head(url).timeout(Duration::from_secs(5)).send();
     let answer = answer.await.map_err(|error| refused(error, url))?;
@@ -210,6 +229,10 @@ fn deepest(error: &(dyn std::error::Error + 'static)) -> String {
 fn cause(error: &(dyn std::error::Error + 'static)) -> Code {
     let mut next = Some(error);
     while let Some(cause) = next {
+        // What our own resolver said.
+        if let Some(named) = cause.downcast_ref::<Error>() {
+            return named.code();
+        }
         if let Some(tls) = tls_cause(cause) {
             return match tls {
                 rustls::Error::InvalidCertificate(
@@ -218,9 +241,6 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> Code {
                 ) => Code::Clock,
                 _ => Code::Tls,
             };
-        }
-        if cause.to_string().contains("dns error") {
-            return Code::Dns;
         }
         next = cause.source();
     }

@@ -33,16 +33,45 @@ const BUFFER: usize = 256 * 1024;
 /// What unfinished folders are called.
 const PARTIAL: &str = ".partial-";
 
+/// The bytes of an archive as they were downloaded, where they are kept.
+const DOWNLOAD: &str = ".download";
+
 /// The store below a root.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: Root,
+    keeps_downloads: bool,
 }
 
 impl Store {
     /// The store of the machine at `root`.
     pub fn new(root: Root) -> Self {
-        Self { root }
+        Self {
+            root,
+            keeps_downloads: false,
+        }
+    }
+
+    /// The same, and what is packed is kept as it was downloaded beside what
+    /// was unpacked: for others, who know its checksum alone.
+    #[must_use]
+    pub fn keeping_downloads(mut self, keeps: bool) -> Self {
+        self.keeps_downloads = keeps;
+        self
+    }
+
+    /// Where the bytes of an artifact are as they were downloaded, if they are
+    /// kept; absolute on the node. `None`: there is no such place.
+    pub fn download(artifact: &Artifact) -> Option<PathBuf> {
+        match (artifact.packing, artifact.files.as_slice()) {
+            (Packing::Plain, [file]) => Some(Self::path(artifact, file)),
+            (Packing::Plain, _) => None,
+            _ => Some(
+                Path::new(paths::STORE)
+                    .join(artifact.digest.hex())
+                    .join(DOWNLOAD),
+            ),
+        }
     }
 
     /// Where a file of an artifact is, once it is there; absolute on the node.
@@ -138,6 +167,7 @@ impl Store {
         let room = self.root.filesystem(paths::STORE)?;
         let wanted = match artifact.packing {
             Packing::Plain => artifact.size.unwrap_or(0),
+            _ if self.keeps_downloads => artifact.size.unwrap_or(0),
             // How much comes out of it is known when it is out.
             _ => 0,
         };
@@ -152,12 +182,13 @@ impl Store {
             return Err(Error::new(Code::DiskFull, text));
         }
         // The folder, the record, and each file.
-        let inodes = artifact.files.len() as u64 + 2;
+        let inodes = artifact.files.len() as u64 + 2 + u64::from(self.keeps_downloads);
         if room.available_inodes.is_some_and(|left| left < inodes) {
             let text = format!("{} has no inodes left", store.display());
             return Err(Error::new(Code::DiskFull, text));
         }
-        Incoming::open(artifact, &store)
+        let keep = self.keeps_downloads && artifact.packing != Packing::Plain;
+        Incoming::open(artifact, &store, keep)
     }
 
     /// Makes the wanted paths links to the stored files; whether any changed.

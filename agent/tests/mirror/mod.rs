@@ -264,7 +264,7 @@ impl Fixture {
     pub async fn fetch(&self, artifact: &Artifact) -> knode::error::Result<u64> {
         let board = Board::new(std::slice::from_ref(artifact));
         let mut transfer = Transfer::new(artifact);
-        let round = transfer.round(&self.fetcher, &board).await;
+        let round = transfer.round(&self.fetcher, &board, None).await;
         round.map_err(|failed| failed.error)
     }
 

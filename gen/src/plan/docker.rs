@@ -2,39 +2,46 @@
 //! Source: Docker documentation, "Protect the Docker daemon socket" and
 //! "dockerd", daemon configuration file.
 
+use std::net::SocketAddr;
+
 use ::units::node_config::Service;
+use ::units::paths::{DOCKER_CONFIG, DOCKER_TLS};
 use anyhow::Result;
 use serde_json::json;
 
 use super::{PlannedFile, units};
-
-/// The daemon's configuration.
-const CONFIG: &str = "/etc/docker/daemon.json";
-/// The daemon's certificate and key, and the authority of its clients.
-const TLS: &str = "/etc/docker/tls";
+use crate::cluster::Cluster;
 
 /// Where a file of `pki/` lands, of those that are the daemon's.
 pub fn place(stem: &str) -> Option<String> {
     stem.strip_prefix("docker/")
-        .map(|file| format!("{TLS}/{file}"))
+        .map(|file| format!("{DOCKER_TLS}/{file}"))
 }
 
 /// The daemon's configuration, and its command line without addresses, which
 /// would contradict it. Forwarding is on before the daemon starts (sysctl), so
 /// that it does not close it to pods.
-pub fn files(port: u16) -> Result<[PlannedFile; 2]> {
+pub fn files(cluster: &Cluster, port: u16) -> Result<[PlannedFile; 2]> {
+    let at = SocketAddr::new(cluster.any_address(), port);
     let config = json!({
-        "hosts": ["fd://", format!("tcp://0.0.0.0:{port}")],
+        "hosts": ["fd://", format!("tcp://{at}")],
         "tlsverify": true,
-        "tlscacert": format!("{TLS}/ca.crt"),
-        "tlscert": format!("{TLS}/server.crt"),
-        "tlskey": format!("{TLS}/server.key"),
+        "tlscacert": format!("{DOCKER_TLS}/ca.crt"),
+        "tlscert": format!("{DOCKER_TLS}/server.crt"),
+        "tlskey": format!("{DOCKER_TLS}/server.key"),
         "exec-opts": ["native.cgroupdriver=systemd"],
     });
     Ok([
-        PlannedFile::public(CONFIG, serde_json::to_string_pretty(&config)? + "\n"),
+        PlannedFile::public(DOCKER_CONFIG, serde_json::to_string_pretty(&config)? + "\n"),
         // systemd finds it where the distribution has put it: in /usr/bin or
-        // in /usr/sbin. Source: systemd.service(5), "Command lines".
-        units::drop_in(Service::Docker, units::exec_start("dockerd", &[])),
+        // in /usr/sbin. Source: systemd.service(5), "Command lines". It is tried
+        // for ever, as every other service is (F18).
+        units::drop_in(
+            Service::Docker,
+            format!(
+                "[Unit]\nStartLimitIntervalSec=0\n\n{}",
+                units::exec_start("dockerd", &[])
+            ),
+        ),
     ])
 }

@@ -40,7 +40,7 @@ pub fn all(parts: Parts<'_>) -> Result<Vec<PlannedFile>> {
         files.extend(units::runtime(cluster));
     }
     if let Some(port) = cluster.docker_on(machine) {
-        files.extend(docker::files(port)?);
+        files.extend(docker::files(cluster, port)?);
     }
     if cluster.runs_etcd(machine) {
         files.push(etcd::config(cluster, machine)?);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ::units::node_config::{
-    Balancer, Bootstrap, Cluster as ClusterSection, HostAlias, ManifestEntry, Network, NetworkMode,
-    Node, NodeConfig, OfHost, Peer, Runtime, Service, VERSION,
+    Balancer, Bootstrap, Cluster as ClusterSection, HostAlias, ManifestEntry, Neighbours, Network,
+    NetworkMode, Node, NodeConfig, OfHost, Peer, Runtime, Service, VERSION,
 };
 use ::units::paths;
 use ::units::types::{Digest, FileMode, NodeName, Role};
@@ -20,6 +20,9 @@ const BRIDGE: &str = "cbr0";
 /// More machines than this are not listed to each other: 256 peers are about
 /// 5 kB of a document.
 pub(super) const LARGE: usize = 256;
+
+/// How many neighbours a machine asks at most.
+const NEAR: usize = 6;
 
 /// The services of a machine that systemd runs.
 pub fn services(cluster: &Cluster, machine: &Machine) -> Vec<Service> {
@@ -97,6 +100,7 @@ fn config(parts: Parts<'_>, files: &[PlannedFile]) -> NodeConfig {
             config: cluster.containerd.clone(),
         }),
         artifacts: parts.artifacts.to_vec(),
+        neighbours: neighbours(cluster, machine),
         services: services(cluster, machine),
         static_pods: static_pods::services(cluster, machine),
         manifest: files.iter().map(entry).collect(),
@@ -156,6 +160,23 @@ fn peers(cluster: &Cluster, machine: &Machine) -> Vec<Peer> {
             pod_cidrs: m.pod_cidrs.clone(),
         })
         .collect()
+}
+
+/// Whom a machine asks for what they downloaded: those that come after it in
+/// the settings, so that the questions are spread over all, and machines that
+/// are listed together ask each other.
+fn neighbours(cluster: &Cluster, machine: &Machine) -> Option<Neighbours> {
+    let port = cluster.neighbours.filter(|_| machine.role.runs_kubelet())?;
+    let all = &cluster.machines;
+    let place = all.iter().position(|m| m.name == machine.name);
+    let after = place.map_or(0, |place| place + 1);
+    let others = all[after..].iter().chain(&all[..after]);
+    let addresses = others
+        .filter(|m| m.name != machine.name && m.role.runs_kubelet())
+        .filter_map(|m| m.addresses.first().copied())
+        .take(NEAR)
+        .collect();
+    Some(Neighbours { port, addresses })
 }
 
 /// The machines' names, and those of the operator's own. In a large cluster

@@ -13,14 +13,27 @@ pub fn drop_in(service: Service, text: String) -> PlannedFile {
     public(path, text)
 }
 
+/// How the distribution's containerd is started anew: as our own unit is, which
+/// is not there then. It is enabled, and would crash until knode has written its
+/// configuration; then knode starts it.
+const RESTARTS: &str = "\
+Restart=always
+RestartSec=250ms
+RestartSteps=6
+RestartMaxDelaySec=20
+KillMode=process
+
+[Unit]
+StartLimitIntervalSec=0
+ConditionPathExists=/etc/kubernetes/containerd.toml
+";
+
 /// The distribution's containerd with the configuration that knode writes.
 pub fn runtime(cluster: &Cluster) -> Option<PlannedFile> {
     (cluster.runtime_source == RuntimeSource::Distribution).then(|| {
         let config = ["--config", paths::CONTAINERD_CONFIG].map(str::to_owned);
-        drop_in(
-            Service::Containerd,
-            exec_start("/usr/bin/containerd", &config),
-        )
+        let text = exec_start("/usr/bin/containerd", &config) + RESTARTS;
+        drop_in(Service::Containerd, text)
     })
 }
 
@@ -63,6 +76,21 @@ fn escape(arg: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// F18: both containerds are started anew in the same way.
+    #[test]
+    fn f18_the_distributions_containerd_is_restarted_as_ours_is() {
+        let ours = ::units::embedded::unit(Service::Containerd, RuntimeSource::Artifact);
+        let ours = ours.unwrap();
+        assert!(RESTARTS.contains(paths::CONTAINERD_CONFIG));
+        let lines = RESTARTS.lines().filter(|line| line.contains('='));
+        for line in lines.filter(|line| !line.starts_with("ConditionPathExists=")) {
+            assert!(
+                ours.content.lines().any(|l| l == line),
+                "our unit: no {line}"
+            );
+        }
+    }
 
     #[test]
     fn arguments_reach_the_program_unchanged() {

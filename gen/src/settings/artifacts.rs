@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::keys::number;
 use super::registries::public_url;
 use crate::system::Origin;
 use crate::yaml::{Node, Reader};
@@ -12,6 +13,9 @@ pub struct ArtifactSources {
     /// Tried before an artifact's own addresses, in this order; without a
     /// slash at the end.
     pub mirrors: Vec<String>,
+    /// The port at which machines offer each other what they downloaded; none:
+    /// they do not.
+    pub neighbours: Option<u16>,
     /// The versions that are taken, by the name of the artifact.
     pub versions: BTreeMap<&'static str, Pinned>,
 }
@@ -25,6 +29,9 @@ pub struct Pinned {
     pub origin: Origin,
 }
 
+/// The port of neighbours, unless another is named.
+const NEIGHBOURS_PORT: u16 = 7444;
+
 /// What has versions of its own; Kubernetes' are `kubernetesVersion`.
 const NAMES: [&str; 5] = ["etcd", "containerd", "runc", "cni-plugins", "crictl"];
 
@@ -37,6 +44,9 @@ pub fn read(r: &mut Reader, node: &Node, path: &str) -> Option<ArtifactSources> 
         }),
         None => Vec::new(),
     };
+    let neighbours = o.read(r, "neighbours", Reader::boolean);
+    let port = o.read(r, "neighboursPort", |r, n, p| number(r, n, p, 1..=65_535));
+    let port = port.map_or(NEIGHBOURS_PORT, |port| port.value);
     let mut versions = BTreeMap::new();
     if let Some((node, path)) = o.get("versions")
         && let Some(mut o) = r.object(node, &path)
@@ -57,5 +67,9 @@ pub fn read(r: &mut Reader, node: &Node, path: &str) -> Option<ArtifactSources> 
         o.finish(r);
     }
     o.finish(r);
-    Some(ArtifactSources { mirrors, versions })
+    Some(ArtifactSources {
+        mirrors,
+        neighbours: neighbours.is_some_and(|at| at.value).then_some(port),
+        versions,
+    })
 }

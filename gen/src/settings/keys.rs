@@ -229,7 +229,7 @@ fn value<T>(at: Option<At<T>>) -> Option<T> {
 }
 
 /// A number within a range.
-fn number<T>(
+pub(super) fn number<T>(
     r: &mut Reader,
     node: &Node,
     path: &str,

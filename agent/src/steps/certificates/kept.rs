@@ -202,7 +202,7 @@ impl State {
 /// When a certificate is renewed: at two thirds of its life, and up to a
 /// fiftieth of it later, so that masters do not restart their services at one
 /// time.
-fn due(facts: &Facts, machine: &str) -> OffsetDateTime {
+pub fn due(facts: &Facts, machine: &str) -> OffsetDateTime {
     let life = facts.not_after - facts.not_before;
     let spread = f64::from(sha256(machine.as_bytes()).as_bytes()[0]) / 256.0;
     facts.not_before + Duration::seconds_f64(life.as_seconds_f64() * (2.0 / 3.0 + spread / 50.0))

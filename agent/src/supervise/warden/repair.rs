@@ -24,6 +24,8 @@ const DUMP: Duration = Duration::from_secs(3);
 const RESTART: Duration = Duration::from_secs(120);
 /// Evidence of how it ended is saved once in this time.
 const SPARING: Duration = Duration::from_secs(10 * 60);
+/// Whoever has stayed up for so long is started at once the next time.
+pub(in crate::supervise) const FORGIVEN: Duration = Duration::from_secs(10 * 60);
 
 impl Warden {
     /// Saves how it ended, which systemd saw before us.
@@ -74,6 +76,28 @@ impl Warden {
             self.unit = Some(state);
         }
         self.tell(Condition::Starting, None);
+    }
+
+    /// systemd's pauses before a restart grow with a counter that it never sets
+    /// back by itself: without this, crashes of months ago would make the next
+    /// one last.
+    pub(super) async fn forgive(&mut self, bus: &Bus) {
+        if self.health.runs_for(self.now()) < FORGIVEN {
+            return;
+        }
+        let service = self.service;
+        let counter = self.unit.as_mut().and_then(|unit| unit.service.as_mut());
+        let Some(counter) = counter.filter(|counter| counter.restarts > 0) else {
+            return;
+        };
+        match bus.reset_failed(service.unit()).await {
+            Ok(()) => {
+                counter.restarts = 0;
+                self.crashes.excuse(0);
+                tracing::info!(%service, "{service} has stayed up; its restarts are forgiven");
+            }
+            Err(error) => tracing::debug!(%service, "{error}"),
+        }
     }
 
     /// What else is to blame, if anything is.

@@ -33,6 +33,15 @@ impl Limits {
         })
     }
 
+    /// The same, and all has to be done by this deadline too.
+    #[must_use]
+    pub fn by(self, deadline: Option<Instant>) -> Self {
+        Self {
+            deadline: self.deadline.into_iter().chain(deadline).min(),
+            ..self
+        }
+    }
+
     /// Whether the deadline has passed.
     pub fn is_over(&self) -> bool {
         self.deadline

@@ -29,13 +29,18 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    pub(super) fn open(artifact: &Artifact, store: &Path) -> Result<Self> {
+    /// `keep`: the bytes as they arrive are kept beside the files.
+    pub(super) fn open(artifact: &Artifact, store: &Path, keep: bool) -> Result<Self> {
         let folder = Folder::make(store)?;
+        let kept = match keep {
+            true => Some(Kept::make(folder.path())?),
+            false => None,
+        };
         let place = store.join(artifact.digest.hex());
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
         let artifact = artifact.clone();
         let worker = tokio::task::spawn_blocking(move || {
-            let arriving = Arriving::new(receiver, &artifact.digest);
+            let arriving = Arriving::new(receiver, &artifact.digest, kept);
             receive(&artifact, arriving, folder, &place)
         });
         Ok(Self { sender, worker })
@@ -95,12 +100,52 @@ impl Folder {
     }
 }
 
+/// The file that gets a copy of what arrives.
+struct Kept {
+    file: File,
+    path: PathBuf,
+    /// Told at the end: a reader's errors would be taken for the archive's.
+    failed: Option<io::Error>,
+}
+
+impl Kept {
+    fn make(folder: &Path) -> Result<Self> {
+        let path = folder.join(super::DOWNLOAD);
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&path)
+            .map_err(|error| disk(error, "writing", &path))?;
+        Ok(Self {
+            file,
+            path,
+            failed: None,
+        })
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        if self.failed.is_none() {
+            self.failed = self.file.write_all(bytes).err();
+        }
+    }
+
+    fn finish(self) -> Result<()> {
+        let outcome = match self.failed {
+            Some(error) => Err(error),
+            None => self.file.sync_all(),
+        };
+        outcome.map_err(|error| disk(error, "writing", &self.path))
+    }
+}
+
 /// The arriving chunks as a reader that hashes and counts what passes.
 struct Arriving {
     receiver: mpsc::Receiver<Vec<u8>>,
     current: Vec<u8>,
     at: usize,
     hash: Hash,
+    kept: Option<Kept>,
     count: u64,
     ended: bool,
 }
@@ -111,7 +156,7 @@ enum Hash {
 }
 
 impl Arriving {
-    fn new(receiver: mpsc::Receiver<Vec<u8>>, digest: &Digest) -> Self {
+    fn new(receiver: mpsc::Receiver<Vec<u8>>, digest: &Digest, kept: Option<Kept>) -> Self {
         let hash = match digest {
             Digest::Sha256(_) => Hash::Sha256(Sha256::new()),
             Digest::Sha512(_) => Hash::Sha512(Box::default()),
@@ -121,6 +166,7 @@ impl Arriving {
             current: Vec::new(),
             at: 0,
             hash,
+            kept,
             count: 0,
             ended: false,
         }
@@ -141,6 +187,9 @@ impl Read for Arriving {
             match &mut self.hash {
                 Hash::Sha256(hash) => hash.update(&next),
                 Hash::Sha512(hash) => hash.update(&next),
+            }
+            if let Some(kept) = &mut self.kept {
+                kept.push(&next);
             }
             self.count += next.len() as u64;
             self.current = next;
@@ -171,8 +220,10 @@ fn receive(
     }
     io::copy(&mut arriving, &mut io::sink())
         .context(Code::FetchUnpack, || "reading to the end".to_owned())?;
+    let kept = arriving.kept.take();
     check(artifact, arriving)?;
     let record = written?;
+    kept.map_or(Ok(()), Kept::finish)?;
     settle(&folder, &record, place)
 }
 
