@@ -20,16 +20,12 @@ pub type Inputs = BTreeMap<String, String>;
 /// Where units and their drop-ins are.
 const UNITS: &str = "/etc/systemd/system/";
 
-/// The document's files, and folders of them (with a slash at their end), that
-/// a service reads at its start alone, beside its unit with its drop-ins.
+/// The document's files that a service reads at its start alone, beside its
+/// unit with its drop-ins.
 fn of_document(service: Service) -> &'static [&'static str] {
     match service {
-        Service::Containerd => &[paths::PROXY_ENVIRONMENT],
-        Service::Docker => &[
-            paths::PROXY_ENVIRONMENT,
-            "/etc/docker/daemon.json",
-            "/etc/docker/tls/",
-        ],
+        // The rest of what Docker reads its own step compares.
+        Service::Containerd | Service::Docker => &[paths::PROXY_ENVIRONMENT],
         // Certificates are read for each connection, the authority is not.
         Service::Etcd => &[paths::ETCD_CONFIG, "/etc/kubernetes/pki/etcd/ca.crt"],
         Service::KubeApiserver => &[
@@ -83,8 +79,7 @@ pub fn is_for_systemd(path: &str) -> bool {
 }
 
 fn reads(service: Service, path: &str) -> bool {
-    let mut known = of_document(service).iter();
-    known.any(|known| *known == path || (known.ends_with('/') && path.starts_with(known)))
+    of_document(service).contains(&path)
 }
 
 /// What a service that systemd runs would read now. Of the document's files
@@ -193,7 +188,6 @@ mod tests {
                     Kubelet,
                 ],
             ),
-            ("/etc/docker/tls/server.crt", &[Docker]),
             // Read again by themselves.
             ("/etc/kubernetes/pki/kubelet.crt", &[]),
             ("/etc/kubernetes/pki/apiserver.crt", &[]),
