@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use tests::cluster::{Cluster, Machine};
 use tests::{report, wait};
 
