@@ -103,6 +103,14 @@ impl Balancer {
         }
     }
 
+    /// The servers that are known beforehand are these now; connections to
+    /// others are closed.
+    pub fn known(&self, servers: &[String]) {
+        if self.shared.change(|pool, _| pool.known(servers)) {
+            self.shared.listed.notify_one();
+        }
+    }
+
     /// This machine's addresses, where it has an API server of its own: that
     /// one comes first while it is healthy.
     pub fn prefer(&self, own: &[IpAddr]) {

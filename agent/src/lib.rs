@@ -5,9 +5,11 @@
 //! sit behind [`sys`]; everything else is decided from data.
 
 pub mod balancer;
+pub mod changes;
 pub mod check;
 pub mod cli;
 pub mod credentials;
+pub mod document;
 pub mod error;
 pub mod fetch;
 pub mod graph;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -53,6 +54,9 @@ pub struct Machine {
     pub peers: Fact<Vec<Peer>>,
     /// Paths of artifacts' files that are in place, verified.
     pub installed: watch::Sender<BTreeSet<String>>,
+    /// Services that run with what this node.yaml says, as far as they read it
+    /// at their start.
+    pub(crate) settled: Mutex<BTreeSet<Service>>,
     /// Connections to the API server, one an identity.
     apis: Kept<Api>,
 }
@@ -70,8 +74,29 @@ impl Machine {
             pod_cidrs: watch::Sender::new((!known.is_empty()).then_some(known)),
             peers: watch::Sender::new(None),
             installed: watch::Sender::new(BTreeSet::new()),
+            settled: Mutex::default(),
             apis: Kept::default(),
         }
+    }
+
+    /// The same machine with another NodeConfig. What was found out and does
+    /// not depend on it is still known: peers' routes stay while they are
+    /// listed anew.
+    #[must_use]
+    pub fn with(&self, config: NodeConfig, name: NodeName) -> Self {
+        let new = Self::new(config, name, self.root.clone(), self.status.clone());
+        let (before, now) = (&self.config.node, &new.config.node);
+        let same_way = self.config.cluster.endpoint == new.config.cluster.endpoint;
+        if before.addresses == now.addresses && (same_way || !now.addresses.is_empty()) {
+            new.addresses.send_replace(self.addresses.borrow().clone());
+        }
+        // Given by the controller manager.
+        let given = before.pod_cidrs.is_empty() && now.pod_cidrs.is_empty();
+        if given && self.name == new.name {
+            new.pod_cidrs.send_replace(self.pod_cidrs.borrow().clone());
+        }
+        new.peers.send_replace(self.peers.borrow().clone());
+        new
     }
 
     /// Whether the machine runs this service.
@@ -190,5 +215,47 @@ pub async fn known<T: Clone>(fact: &Fact<T>) -> T {
         if receiver.changed().await.is_err() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_node_yaml_keeps_what_does_not_depend_on_it() {
+        let sample = include_str!("../../units/testdata/node-v1.yaml");
+        let mut config: NodeConfig = serde_yaml::from_str(sample).unwrap();
+        config.node.addresses.clear();
+        config.node.pod_cidrs.clear();
+        let name: NodeName = "node-1".parse().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        let status = Status::new(root.clone(), []);
+        let machine = Machine::new(config.clone(), name.clone(), root, status);
+        let address: Vec<IpAddr> = vec!["10.0.0.11".parse().unwrap()];
+        let range: Vec<IpNet> = vec!["10.244.7.0/24".parse().unwrap()];
+        machine.addresses.send_replace(Some(address.clone()));
+        machine.pod_cidrs.send_replace(Some(range.clone()));
+        machine.peers.send_replace(Some(Vec::new()));
+        machine.installed.send_modify(|installed| {
+            installed.insert("/opt/kubernetes/bin/kubelet".to_owned());
+        });
+
+        let same = machine.with(config.clone(), name.clone());
+        assert_eq!(*same.addresses.borrow(), Some(address));
+        assert_eq!(*same.pod_cidrs.borrow(), Some(range));
+        assert_eq!(*same.peers.borrow(), Some(Vec::new()));
+        assert!(same.installed.borrow().is_empty(), "it may be another one");
+
+        let mut other = config;
+        other.node.addresses = vec!["10.0.0.12".parse().unwrap()];
+        other.node.pod_cidrs = vec!["10.244.8.0/24".parse().unwrap()];
+        let other = machine.with(other.clone(), name);
+        assert_eq!(*other.addresses.borrow(), None);
+        assert_eq!(
+            *other.pod_cidrs.borrow(),
+            Some(other.config.node.pod_cidrs.clone())
+        );
     }
 }

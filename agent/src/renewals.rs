@@ -128,8 +128,38 @@ impl Renewal {
 /// [`Code::Disk`].
 pub fn read(root: &Root, manifest: &[ManifestEntry]) -> Result<Vec<Renewal>> {
     let mut renewals = Vec::new();
+    for (path, renewal) in all(root)? {
+        match renewal {
+            Some(renewal) if renewal.is_current(manifest) => renewals.push(renewal),
+            Some(renewal) => {
+                tracing::info!("the document brings a new {}, which counts", renewal.name);
+                root.remove(&path)?;
+            }
+            // Cut by a power loss (F13): the document's own is still there.
+            None => {
+                tracing::warn!("{path} is not readable, and was removed");
+                root.remove(&path)?;
+            }
+        }
+    }
+    Ok(renewals)
+}
+
+/// The renewals that would count with this document; all are left as they are.
+///
+/// # Errors
+///
+/// [`Code::Disk`].
+pub fn current(root: &Root, manifest: &[ManifestEntry]) -> Result<Vec<Renewal>> {
+    let renewals = all(root)?.into_iter().filter_map(|(_, renewal)| renewal);
+    Ok(renewals.filter(|one| one.is_current(manifest)).collect())
+}
+
+/// Every renewal by its file; none where that cannot be understood.
+fn all(root: &Root) -> Result<Vec<(String, Option<Renewal>)>> {
+    let mut all = Vec::new();
     if !root.exists(FOLDER)? {
-        return Ok(renewals);
+        return Ok(all);
     }
     for entry in root.list(FOLDER)? {
         let name = entry.name.to_string_lossy();
@@ -137,20 +167,10 @@ pub fn read(root: &Root, manifest: &[ManifestEntry]) -> Result<Vec<Renewal>> {
             continue;
         }
         let path = format!("{FOLDER}/{name}");
-        match serde_json::from_slice::<Renewal>(&root.read(&path)?) {
-            Ok(renewal) if renewal.is_current(manifest) => renewals.push(renewal),
-            Ok(renewal) => {
-                tracing::info!("the document brings a new {}, which counts", renewal.name);
-                root.remove(&path)?;
-            }
-            // Cut by a power loss (F13): the document's own is still there.
-            Err(_) => {
-                tracing::warn!("{path} is not readable, and was removed");
-                root.remove(&path)?;
-            }
-        }
+        let renewal = serde_json::from_slice(&root.read(&path)?).ok();
+        all.push((path, renewal));
     }
-    Ok(renewals)
+    Ok(all)
 }
 
 /// Puts all of them back in their places; says how many were not there.

@@ -3,21 +3,21 @@
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sd_notify::NotifyState;
 use serde::Deserialize as _;
 use serde_json::Value;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::changes::follow::Follower;
 use crate::error::{Code, Context, Error, Result};
 use crate::graph::Graph;
 use crate::machine::Machine;
-use crate::retry::Backoff;
 use crate::status::Status;
 use crate::steps;
 use crate::supervise;
@@ -54,10 +54,11 @@ pub fn run() -> Result<ExitCode> {
     runtime()?.block_on(async {
         let root = Root::new("/");
         root.create_dir(paths::RUN_DIR, 0o755)?;
-        let mut stop = signal(SignalKind::terminate())
-            .context(Code::Disk, || "listening for signals".to_owned())?;
+        let listening = || "listening for signals".to_owned();
+        let mut stop = signal(SignalKind::terminate()).context(Code::Disk, listening)?;
+        let hang_up = signal(SignalKind::hangup()).context(Code::Disk, listening)?;
         tokio::select! {
-            () = agent(root) => {}
+            () = agent(root, hang_up) => {}
             () = watchdog() => {}
             _ = stop.recv() => {}
         }
@@ -88,53 +89,63 @@ pub(crate) fn log(usual: LevelFilter) {
 }
 
 /// Never returns; everything it meets is told and tried again.
-async fn agent(root: Root) {
-    let (name, config) = configuration(&root).await;
-    let graph = match Graph::new(steps::of(&config)) {
-        Ok(graph) => graph,
-        // Every set of services is tested to be a graph.
-        Err(error) => return tracing::error!("{error}"),
-    };
-    let status = Status::new(root.clone(), graph.names());
-    status.identify(name.clone(), config.node.role);
-    tracing::info!(node = %name, role = %config.node.role, version = env!("CARGO_PKG_VERSION"), "begins");
-    let machine = Arc::new(Machine::new(config, name, root, status.clone()));
-    let (tell, mut all_done) = watch::channel(false);
-    let mut tasks = graph.run(Arc::clone(&machine), &status, tell);
-    tasks.spawn(supervise::run(Arc::clone(&machine)));
-    tasks.spawn(metrics::run(machine.root.clone(), status.clone()));
-    tasks.spawn(node_condition::run(machine));
-    tokio::select! {
-        _ = all_done.wait_for(|done| *done) => notify(&[NotifyState::Ready]),
-        () = ended(&mut tasks) => return,
+///
+/// Each node.yaml has steps of its own. What watches and tells goes on from one
+/// to the next, and so does the balancer.
+async fn agent(root: Root, hang_up: Signal) {
+    let status = Status::new(root.clone(), []);
+    let mut follower = Follower::new(root.clone(), hang_up);
+    let (name, config) = follower.next(&status).await;
+    let machine = Machine::new(config, name, root.clone(), status.clone());
+    let machines = watch::Sender::new(Arc::new(machine));
+    let lasting = steps::Lasting::default();
+    let mut ready = false;
+    let mut always = JoinSet::new();
+    always.spawn(supervise::run(machines.subscribe()));
+    always.spawn(metrics::run(root, status.clone()));
+    loop {
+        let machine = Arc::clone(&machines.borrow());
+        let graph = match Graph::new(steps::lasting(&machine.config, &lasting)) {
+            Ok(graph) => graph,
+            // Every set of services is tested to be a graph.
+            Err(error) => return tracing::error!("{error}"),
+        };
+        status.begin_anew(graph.names(), follower.digest());
+        let (name, role) = (machine.name.clone(), machine.config.node.role);
+        status.identify(name.clone(), role);
+        let version = env!("CARGO_PKG_VERSION");
+        tracing::info!(node = %name, %role, version, config = follower.digest(), "begins");
+        let (tell, mut all_done) = watch::channel(false);
+        let mut tasks = graph.run(Arc::clone(&machine), &status, tell);
+        tasks.spawn(node_condition::run(Arc::clone(&machine)));
+        let mut applied = false;
+        let (name, config) = loop {
+            tokio::select! {
+                _ = all_done.wait_for(|done| *done), if !applied => {
+                    applied = true;
+                    if ready {
+                        tracing::info!(config = follower.digest(), "the new node.yaml is applied");
+                    } else {
+                        notify(&[NotifyState::Ready]);
+                        ready = true;
+                    }
+                }
+                next = follower.next(&status) => break next,
+                () = ended(&mut tasks) => return,
+                () = ended(&mut always) => return,
+            }
+        };
+        // Each step may be ended anywhere; none is left when the next begin.
+        tasks.shutdown().await;
+        machines.send_replace(Arc::new(machine.with(config, name)));
     }
-    ended(&mut tasks).await;
 }
 
 /// Steps never end by themselves; one that panicked ends the agent, and
 /// systemd starts it anew.
-async fn ended(tasks: &mut tokio::task::JoinSet<()>) {
+async fn ended(tasks: &mut JoinSet<()>) {
     if let Some(Err(error)) = tasks.join_next().await {
         tracing::error!("a step ended: {error}");
-    }
-}
-
-/// Reads node.yaml; a bad one is told, and read again in case it is mended.
-async fn configuration(root: &Root) -> (NodeName, NodeConfig) {
-    let status = Status::new(root.clone(), []);
-    let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(60));
-    let mut told = String::new();
-    loop {
-        match read_configuration(root) {
-            Ok(found) => return found,
-            Err(error) => {
-                if error.story() != told {
-                    told = error.story();
-                    status.failed_outside(&error);
-                }
-                tokio::time::sleep(backoff.pause()).await;
-            }
-        }
     }
 }
 

@@ -82,6 +82,21 @@ pub struct StepReport {
     pub failure: Option<Failure>,
 }
 
+impl StepReport {
+    /// A step that waits for those before it.
+    fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            state: State::Pending,
+            began: None,
+            took: None,
+            failures: 0,
+            detail: String::new(),
+            failure: None,
+        }
+    }
+}
+
 /// How a service of this machine is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -131,6 +146,10 @@ pub struct Report {
     pub role: Option<Role>,
     /// The agent's version.
     pub version: String,
+    /// The SHA-256 of the node.yaml that is applied, in hexadecimal; absent
+    /// before there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
     /// Whether the machine is a healthy member of its cluster.
     pub ready: bool,
     /// Seconds from the agent's start to ready; absent before.
@@ -215,25 +234,17 @@ struct Shared {
 impl Status {
     /// A status for steps with these names, written below `root`.
     pub fn new(root: Root, names: impl IntoIterator<Item = &'static str>) -> Self {
-        let step = |name: &str| StepReport {
-            name: name.to_owned(),
-            state: State::Pending,
-            began: None,
-            took: None,
-            failures: 0,
-            detail: String::new(),
-            failure: None,
-        };
         let report = Report {
             node: None,
             role: None,
+            config: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ready: false,
             ready_after: None,
             worked: None,
             elapsed: 0.0,
             written: String::new(),
-            steps: names.into_iter().map(step).collect(),
+            steps: names.into_iter().map(StepReport::new).collect(),
             api_servers: Vec::new(),
             services: Vec::new(),
             failure: None,
@@ -249,6 +260,26 @@ impl Status {
             root,
             started: Instant::now(),
         }
+    }
+
+    /// Steps of another node.yaml, none of which has begun; what else is known
+    /// stays until it is told otherwise, and so do the times of a boot.
+    pub fn begin_anew(&self, names: impl IntoIterator<Item = &'static str>, config: &str) {
+        let mut steps: Vec<StepReport> = names.into_iter().map(StepReport::new).collect();
+        self.change(|report, _| {
+            for step in &mut steps {
+                if let Some(before) = report.steps.iter().find(|one| one.name == step.name) {
+                    (step.began, step.took) = (before.began, before.took);
+                }
+            }
+            report.steps = steps;
+            report.config = Some(config.to_owned());
+        });
+    }
+
+    /// Services that are not among these are not the machine's any more.
+    pub fn only_services(&self, names: &BTreeSet<String>) {
+        self.change(|report, _| report.services.retain(|one| names.contains(&one.name)));
     }
 
     /// Says which machine this is.
@@ -379,6 +410,13 @@ impl Status {
         let failure = Failure::from(error);
         tracing::error!(code = %error.code(), "{}: {} {}", error.code(), sentence(&failure.message), failure.cure);
         self.change(|report, _| report.failure = Some(failure));
+    }
+
+    /// What failed outside any step works again.
+    pub fn recovered_outside(&self) {
+        if self.read(|report| report.failure.is_some()) {
+            self.change(|report, _| report.failure = None);
+        }
     }
 
     /// Whether the machine is a healthy member of its cluster.
@@ -531,6 +569,27 @@ mod tests {
             status.read(|r| r.first_failure().unwrap().0.to_owned()),
             "start"
         );
+    }
+
+    #[test]
+    fn another_node_yaml_begins_anew_and_keeps_the_times_of_the_boot() {
+        let folder = tempfile::tempdir().unwrap();
+        let status = Status::new(Root::new(folder.path()), ["fetch", "start"]);
+        status.set_ready(true);
+        status.begin("fetch");
+        status.done("fetch", "");
+        let error = Error::new(Code::UnitFailed, "starting kubelet");
+        status.failed("start", &error, Duration::from_secs(1));
+        let took = status.read(|report| report.steps[0].took);
+        status.begin_anew(["fetch", "network"], "ab");
+        status.read(|report| {
+            let names: Vec<&str> = report.steps.iter().map(|s| s.name.as_str()).collect();
+            assert_eq!(names, ["fetch", "network"]);
+            assert!(report.steps.iter().all(|s| s.state == State::Pending));
+            assert_eq!(report.steps[0].took, took);
+            assert!(report.first_failure().is_none() && report.ready);
+            assert_eq!(report.config.as_deref(), Some("ab"));
+        });
     }
 
     #[test]

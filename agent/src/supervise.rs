@@ -15,23 +15,29 @@ pub mod order;
 pub mod place;
 pub mod probe;
 mod warden;
-mod way_back;
+pub(crate) mod way_back;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::error::Error;
 use crate::machine::Machine;
 use crate::steps::services::connect;
 use crate::sys::http;
+use units::node_config::Service;
 
 /// The agent's own unit.
 const KNODE: &str = "knode.service";
 
-/// Watches every service of the machine, for ever.
-pub async fn run(machine: Arc<Machine>) {
+/// Watches every service of the machine, for ever. Where the machine gets
+/// another node.yaml, services that stay are watched on with all that is known
+/// of them.
+pub async fn run(mut machines: watch::Receiver<Arc<Machine>>) {
+    let machine = Arc::clone(&machines.borrow_and_update());
     if let Err(error) = evidence::sweep(&machine.root) {
         tracing::warn!(code = %error.code(), "old evidence stays: {}", error.story());
     }
@@ -44,15 +50,42 @@ pub async fn run(machine: Arc<Machine>) {
     };
     let mut wardens = JoinSet::new();
     wardens.spawn(forgiven());
+    let mut watched: BTreeMap<Service, AbortHandle> = BTreeMap::new();
     let board = warden::Board::default();
-    for service in &machine.config.services {
-        let (machine, board) = (Arc::clone(&machine), board.clone());
-        wardens.spawn(warden::watch(*service, machine, board, client.clone()));
-    }
-    // A warden never ends; one that panicked takes the agent with it, and
-    // systemd starts it anew.
-    if wardens.join_next().await.is_none() {
-        pending::<()>().await;
+    loop {
+        let machine = Arc::clone(&machines.borrow_and_update());
+        let services: BTreeSet<Service> = machine.config.services.iter().copied().collect();
+        watched.retain(|service, warden| {
+            let stays = services.contains(service);
+            if !stays {
+                warden.abort();
+                board.forget(*service);
+            }
+            stays
+        });
+        let names = services.iter().map(ToString::to_string).collect();
+        machine.status.only_services(&names);
+        for service in services {
+            watched.entry(service).or_insert_with(|| {
+                let (machines, board) = (machines.clone(), board.clone());
+                wardens.spawn(warden::watch(service, machines, board, client.clone()))
+            });
+        }
+        loop {
+            tokio::select! {
+                changed = machines.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return pending().await,
+                },
+                Some(ended) = wardens.join_next() => {
+                    // A warden never ends by itself; one that panicked takes the
+                    // agent with it, and systemd starts it anew.
+                    if ended.is_err_and(|error| error.is_panic()) {
+                        return;
+                    }
+                }
+            }
+        }
     }
 }
 

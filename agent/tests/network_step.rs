@@ -387,6 +387,27 @@ fn a_link_with_other_settings_is_made_anew_and_one_of_another_kind_is_left_alone
     assert!(!shown.contains("knode-vxlan"), "{shown}");
     assert!(shown.contains("10.244.2.0/24 via 10.1.0.1"), "{shown}");
 
+    // Left to another CNI: nothing of ours stays, but what a pod still hangs on.
+    let mut left = site.clone();
+    left.mode = NetworkMode::None;
+    machine.sh("ip link add pod type veth peer name inside; ip link set pod master cbr0");
+    let told = left.converge(machine, Vec::new());
+    assert!(told.contains("changes made"), "{told}");
+    let shown = machine.sh("ip link; ip route; ip -6 route; nft list tables");
+    assert!(shown.contains("cbr0"), "a pod hangs on it: {shown}");
+    for gone in ["proto 107", "10.244.2.0/24", "knode"] {
+        assert!(!shown.contains(gone), "{gone} is left in {shown}");
+    }
+    machine.sh("ip link del pod");
+    let told = left.converge(machine, Vec::new());
+    assert!(told.ends_with("1 changes made"), "{told}");
+    assert!(!machine.sh("ip link").contains("cbr0"));
+    // Another's bridge of the same name is not ours.
+    machine.sh("ip link add cbr0 address 02:00:00:00:00:01 type bridge");
+    left.converge(machine, Vec::new());
+    assert!(machine.sh("ip link").contains("cbr0"));
+    machine.sh("ip link del cbr0");
+
     machine.sh("ip link add knode-vxlan type veth peer name other");
     let before = machine.sh("ip link show knode-vxlan");
     let site = site.clone();

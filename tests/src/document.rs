@@ -56,6 +56,24 @@ impl Document {
         String::from_utf8(bytes).with_context(|| format!("{path} is not text"))
     }
 
+    /// All files as a tar archive with their modes, in the order of `paths`.
+    pub fn archive(&self, paths: &[&str]) -> Result<Vec<u8>> {
+        let mut archive = tar::Builder::new(Vec::new());
+        for path in paths {
+            let content = self.content(path)?;
+            let mode = u32::from_str_radix(&self.entry(path)?.permissions, 8);
+            let mut header = tar::Header::new_gnu();
+            header.set_size(u64::try_from(content.len())?);
+            header.set_mode(mode.with_context(|| format!("the mode of {path}"))?);
+            archive.append_data(
+                &mut header,
+                path.trim_start_matches('/'),
+                content.as_bytes(),
+            )?;
+        }
+        Ok(archive.into_inner()?)
+    }
+
     /// Gives a file another content.
     pub fn replace(&mut self, path: &str, content: &str) -> Result<()> {
         let permissions = self.entry(path)?.permissions;

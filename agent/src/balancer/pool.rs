@@ -152,6 +152,30 @@ impl Pool {
         changed
     }
 
+    /// The settings have these now; whether that is another set. Those found in
+    /// the cluster stay until it is asked again.
+    pub fn known(&mut self, names: &[String]) -> bool {
+        let before = self.servers.len();
+        self.servers.retain(|server| {
+            let stays = !server.fixed || names.contains(&server.name);
+            if !stays {
+                server.close.cancel();
+            }
+            stays
+        });
+        let mut changed = self.servers.len() != before;
+        for name in names {
+            match self.find(name) {
+                Some(server) => server.fixed = true,
+                None => {
+                    self.servers.push(Server::new(name, true));
+                    changed = true;
+                }
+            }
+        }
+        changed
+    }
+
     pub fn prefer(&mut self, own: &[IpAddr]) {
         self.own = own.to_vec();
     }

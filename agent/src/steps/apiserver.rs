@@ -25,6 +25,7 @@ impl Step<Machine> for Apiserver {
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
             if machine.in_pod(Service::KubeApiserver) {
+                services::ensure_current_pod(machine, Service::KubeApiserver).await?;
                 let ready = wait_api::until_ready(machine, name::APISERVER);
                 static_pods::patiently(machine, Service::KubeApiserver, ready).await?;
                 return Ok("ready, in its pod".to_owned());
@@ -33,8 +34,13 @@ impl Step<Machine> for Apiserver {
                 .until_installed(name::APISERVER, &["/opt/kubernetes/bin/kube-apiserver"])
                 .await;
             let bus = services::connect().await?;
-            services::ensure_active(&bus, Service::KubeApiserver, services::IfActive::Leave)
-                .await?;
+            services::ensure_active(
+                machine,
+                &bus,
+                Service::KubeApiserver,
+                services::IfActive::Leave,
+            )
+            .await?;
             wait_api::until_ready(machine, name::APISERVER).await?;
             Ok("ready".to_owned())
         })

@@ -1,7 +1,7 @@
 //! The machine's own way to all API servers, where there is no other (B7).
 
 use std::io::ErrorKind;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -21,11 +21,35 @@ const LIST: Duration = Duration::from_secs(30);
 
 pub struct Balancer {
     settings: node_config::Balancer,
-    running: Mutex<Option<Running>>,
+    running: Lasting,
+}
+
+/// The balancer as it goes on from one node.yaml to the next: who has a
+/// connection through it keeps it.
+#[derive(Debug, Clone, Default)]
+pub struct Lasting(Arc<Mutex<Option<Running>>>);
+
+impl Lasting {
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the balancer that an earlier node.yaml had, if there is one; says
+    /// whether there was.
+    pub fn end(&self, machine: &Machine) -> bool {
+        let ended = self.running().take().is_some();
+        if ended {
+            listen::forget();
+            machine.status.api_servers(Vec::new());
+        }
+        ended
+    }
 }
 
 /// The balancer, and the task that tells how its servers are.
+#[derive(Debug)]
 struct Running {
+    settings: node_config::Balancer,
     balancer: balancer::Balancer,
     telling: JoinHandle<()>,
 }
@@ -87,24 +111,24 @@ impl Step<Machine> for Balancer {
 }
 
 impl Balancer {
-    pub fn new(settings: node_config::Balancer) -> Self {
-        Self {
-            settings,
-            running: Mutex::default(),
-        }
+    pub fn new(settings: node_config::Balancer, running: Lasting) -> Self {
+        Self { settings, running }
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Starts it, once.
+    /// Starts it, once; one that runs at this port gets other servers.
     fn start(&self, machine: &Machine) -> Result<Reports> {
-        let mut running = self.running();
-        if let Some(running) = running.as_ref() {
+        let mut running = self.running.running();
+        let address = self.settings.listen;
+        if let Some(running) = running.as_mut()
+            && running.settings.listen == address
+        {
+            if running.settings != self.settings {
+                running.balancer.known(&self.settings.servers);
+                running.settings.clone_from(&self.settings);
+            }
             return Ok(running.balancer.reports());
         }
-        let address = self.settings.listen;
+        *running = None;
         if !address.ip().is_loopback() {
             return Err(Error::new(
                 Code::ConfigInvalid,
@@ -135,7 +159,11 @@ impl Balancer {
             }
         });
         let reports = balancer.reports();
-        *running = Some(Running { balancer, telling });
+        *running = Some(Running {
+            settings: self.settings.clone(),
+            balancer,
+            telling,
+        });
         Ok(reports)
     }
 
@@ -147,7 +175,7 @@ impl Balancer {
             Ok(api) => listing::ask(&api, &machine.root).await,
             Err(error) => Err(error),
         };
-        let running = self.running();
+        let running = self.running.running();
         let Some(running) = running.as_ref() else {
             return;
         };
@@ -232,10 +260,11 @@ mod tests {
     }
 
     fn step(listen: std::net::SocketAddr) -> Balancer {
-        Balancer::new(node_config::Balancer {
+        let settings = node_config::Balancer {
             listen,
             servers: vec!["127.0.0.1:1".to_owned()],
-        })
+        };
+        Balancer::new(settings, Lasting::default())
     }
 
     #[tokio::test]
@@ -271,5 +300,35 @@ mod tests {
             assert!(detail.contains("127.0.0.1:1: E-"), "{detail}");
             assert_eq!(report.api_servers[0].health, Health::Out);
         });
+    }
+
+    /// Who is connected stays so while node.yaml changes.
+    #[tokio::test]
+    async fn another_node_yaml_keeps_the_port_and_changes_the_servers() {
+        let folder = tempfile::tempdir().unwrap();
+        let machine = machine(&folder);
+        // A port that is free, most likely still when it is listened at.
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listen = free.local_addr().unwrap();
+        drop(free);
+        let lasting = Lasting::default();
+        let step = |servers: &[&str]| {
+            let servers = servers.iter().map(|s| (*s).to_owned()).collect();
+            Balancer::new(node_config::Balancer { listen, servers }, lasting.clone())
+        };
+        let names = |reports: &Reports| -> Vec<String> {
+            reports.borrow().iter().map(|s| s.server.clone()).collect()
+        };
+        let first = step(&["127.0.0.1:1", "127.0.0.1:2"]);
+        let reports = first.start(&machine).unwrap();
+        drop(first);
+        let second = step(&["127.0.0.1:2", "127.0.0.1:3"]);
+        let again = second.start(&machine).unwrap();
+        assert!(again.same_channel(&reports), "it is the same balancer");
+        assert_eq!(names(&again), ["127.0.0.1:2", "127.0.0.1:3"]);
+        drop(second);
+        assert!(std::net::TcpStream::connect(listen).is_ok());
+        assert!(lasting.end(&machine));
+        assert!(!lasting.end(&machine), "it was ended");
     }
 }

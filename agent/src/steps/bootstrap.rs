@@ -65,7 +65,7 @@ impl Step<Machine> for Bootstrap {
             clash::check(machine).await?;
             // One that already runs holds what cannot be used.
             let bus = services::connect().await?;
-            services::restart_if_active(&bus, Service::Kubelet).await?;
+            services::restart_if_active(machine, &bus, Service::Kubelet).await?;
             Ok(format!("got {}", describe(&own)))
         })
     }

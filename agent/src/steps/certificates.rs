@@ -126,7 +126,7 @@ async fn restart(machine: &Machine, service: Service) -> Result<()> {
     }
     if machine.runs(service) {
         let bus = services::connect().await?;
-        if services::restart_if_active(&bus, service).await? {
+        if services::restart_if_active(machine, &bus, service).await? {
             tracing::info!("restarted {service}: it reads its certificate at its start alone");
         }
     }

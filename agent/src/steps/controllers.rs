@@ -23,6 +23,7 @@ impl Step<Machine> for Controllers {
         Box::pin(async move {
             for service in [Service::KubeControllerManager, Service::KubeScheduler] {
                 if machine.in_pod(service) {
+                    services::ensure_current_pod(machine, service).await?;
                     static_pods::until_running(machine, name::CONTROLLERS, service).await?;
                 }
             }
@@ -36,7 +37,8 @@ impl Step<Machine> for Controllers {
             ] {
                 if machine.runs(service) {
                     machine.until_installed(name::CONTROLLERS, &[program]).await;
-                    services::ensure_active(&bus, service, services::IfActive::Leave).await?;
+                    services::ensure_active(machine, &bus, service, services::IfActive::Leave)
+                        .await?;
                 }
             }
             Ok("started".to_owned())

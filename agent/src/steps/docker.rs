@@ -13,7 +13,8 @@ use futures_util::future::BoxFuture;
 use time::OffsetDateTime;
 
 use super::services::{self, IfActive};
-use super::{certificates, name};
+use super::{again, certificates, name};
+use crate::changes::applied;
 use crate::error::{Code, Error, Result};
 use crate::graph::Step;
 use crate::machine::Machine;
@@ -21,12 +22,9 @@ use crate::supervise::place;
 use crate::sys::http;
 use crate::sys::pki::{self, Facts};
 use crate::sys::root::Root;
-use crate::sys::store::sha256;
 use units::node_config::Service;
 use units::paths;
 
-/// Which configuration the daemon was started with: a digest, 0600.
-const STARTED_WITH: &str = "/var/lib/knode/docker";
 /// How long the daemon may take to answer after its start.
 const ANSWER: Duration = Duration::from_secs(60);
 /// How long one answer may take.
@@ -47,42 +45,25 @@ impl Step<Machine> for Docker {
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
             let root = &machine.root;
-            let wanted = configuration(root)?;
             // A distribution's daemon may run since boot, from before the
-            // document was there.
-            let known = root.read_if_exists(STARTED_WITH)?;
-            let if_active = match known.as_deref() == Some(wanted.as_bytes()) {
+            // document was there; one that knode started is known.
+            let ours = applied::read(root)?.services.contains_key(&Service::Docker);
+            let if_active = match ours {
                 true => IfActive::Leave,
                 false => IfActive::Restart,
             };
             let bus = services::connect().await?;
-            services::ensure_active(&bus, Service::Docker, if_active).await?;
+            services::ensure_active(machine, &bus, Service::Docker, if_active).await?;
             answering(machine).await?;
-            root.create_dir(paths::STATE_DIR, 0o700)?;
-            root.write_atomic(STARTED_WITH, wanted.as_bytes(), 0o600)?;
             let now = OffsetDateTime::now_utc();
             let told = life(&certificate(root)?, machine.name.as_str(), now)?;
             Ok(format!("answers; {told}"))
         })
     }
 
-    fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
-        Box::pin(tokio::time::sleep(Duration::from_secs(15)))
+    fn again<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, ()> {
+        Box::pin(again::when_stopped(machine, &[Service::Docker]))
     }
-}
-
-/// What the daemon reads at its start, as one digest. A key is never without
-/// its certificate.
-fn configuration(root: &Root) -> Result<String> {
-    let drop_in = "/etc/systemd/system/docker.service.d/10-kgen.conf".to_owned();
-    let tls = ["ca.crt", "server.crt"].map(|file| format!("{}/{file}", paths::DOCKER_TLS));
-    let mut all = Vec::new();
-    for path in [vec![paths::DOCKER_CONFIG.to_owned(), drop_in], tls.to_vec()].concat() {
-        let content = root.read_if_exists(&path)?.unwrap_or_default();
-        all.extend_from_slice(&content.len().to_le_bytes());
-        all.extend_from_slice(&content);
-    }
-    Ok(sha256(&all).hex())
 }
 
 /// Asks over its socket until it answers; a started unit is not enough.
@@ -153,19 +134,5 @@ mod tests {
         );
         let over = told(datetime!(2026-12-27 0:00 UTC)).unwrap_err();
         assert_eq!(over.code(), Code::IdentityCert);
-    }
-
-    /// A daemon that a distribution started at boot knows nothing of ours.
-    #[test]
-    fn what_the_daemon_reads_at_its_start_has_a_digest() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path());
-        let before = configuration(&root).unwrap();
-        root.create_dir(paths::DOCKER_TLS, 0o755).unwrap();
-        let path = format!("{}/server.crt", paths::DOCKER_TLS);
-        root.write_atomic(&path, b"new", 0o644).unwrap();
-        let after = configuration(&root).unwrap();
-        assert_ne!(before, after);
-        assert_eq!(after, configuration(&root).unwrap());
     }
 }

@@ -42,6 +42,7 @@ impl Step<Machine> for Etcd {
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
             if self.in_pod {
+                services::ensure_current_pod(machine, Service::Etcd).await?;
                 static_pods::patiently(machine, Service::Etcd, until_healthy(machine)).await?;
                 return Ok("healthy, in its pod".to_owned());
             }
@@ -49,7 +50,8 @@ impl Step<Machine> for Etcd {
                 .until_installed(name::ETCD, &["/opt/kubernetes/bin/etcd"])
                 .await;
             let bus = services::connect().await?;
-            let start = services::ensure_active(&bus, Service::Etcd, services::IfActive::Leave);
+            let start =
+                services::ensure_active(machine, &bus, Service::Etcd, services::IfActive::Leave);
             tokio::time::timeout(JOIN, start).await.map_err(|_| {
                 Error::new(
                     Code::Etcd,

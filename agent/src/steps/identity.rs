@@ -7,13 +7,12 @@ use time::OffsetDateTime;
 use super::{name, services};
 use crate::check;
 use crate::credentials;
+use crate::document;
 use crate::error::{Code, Error, Result};
 use crate::graph::Step;
 use crate::machine::Machine;
 use crate::renewals;
-use crate::sys::root::Root;
-use crate::sys::store::sha256;
-use units::node_config::{ManifestEntry, Service};
+use units::node_config::Service;
 use units::paths;
 
 pub struct Identity;
@@ -33,7 +32,7 @@ impl Step<Machine> for Identity {
             let renewals = renewals::read(&machine.root, manifest)?;
             for entry in manifest {
                 if !renewals.iter().any(|renewal| renewal.replaces(entry)) {
-                    intact(&machine.root, entry)?;
+                    document::intact(&machine.root, entry)?;
                 }
             }
             renewals::put_back(&machine.root, &renewals)?;
@@ -46,7 +45,7 @@ impl Step<Machine> for Identity {
                 Ok(chosen) => {
                     if credentials::settle(&machine.root, &chosen, now)? {
                         let bus = services::connect().await?;
-                        services::restart_if_active(&bus, Service::Kubelet).await?;
+                        services::restart_if_active(machine, &bus, Service::Kubelet).await?;
                     }
                     chosen.facts
                 }
@@ -90,29 +89,6 @@ fn clock(ahead: i64, url: &str) -> Option<String> {
 /// the authority's key.
 fn gets_its_own(machine: &Machine) -> Result<bool> {
     Ok(machine.config.bootstrap.is_some() || machine.root.exists(paths::CA_KEY)?)
-}
-
-/// Whether a file is as kgen wrote it.
-fn intact(root: &Root, entry: &ManifestEntry) -> Result<()> {
-    let altered = |how: String| Error::new(Code::ConfigAltered, format!("{} {how}", entry.path));
-    let bytes = root
-        .read_if_exists(&entry.path)?
-        .ok_or_else(|| altered("is missing".to_owned()))?;
-    let mode = root.stat(&entry.path)?.map_or(0, |stat| stat.mode);
-    if mode & 0o7777 != entry.mode.bits() {
-        return Err(altered(format!(
-            "has mode {:04o}, not {}",
-            mode & 0o7777,
-            entry.mode
-        )));
-    }
-    if sha256(&bytes) != entry.digest {
-        return Err(altered(format!(
-            "is not as it was generated ({} bytes)",
-            bytes.len()
-        )));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

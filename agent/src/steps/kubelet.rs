@@ -46,7 +46,8 @@ impl Step<Machine> for Kubelet {
                 text = format!("{}{NOT_YET}\n", text.trim_end());
             }
             root.write_atomic(paths::KUBELET_ENVIRONMENT, text.as_bytes(), 0o644)?;
-            services::ensure_active(&bus, Service::Kubelet, services::IfActive::Leave).await?;
+            services::ensure_active(machine, &bus, Service::Kubelet, services::IfActive::Leave)
+                .await?;
             Ok("started, for static pods".to_owned())
         })
     }

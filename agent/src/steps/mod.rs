@@ -9,7 +9,7 @@
 //! kernel ──┴─ runtime ────────────────────────────────────────────────────────────┤
 //! fetch ──────────────────────────────────────────────────────────────────────────┤
 //! balancer ─ (wait)
-//! hosts, preflight ───────────────────────────────────────────────────────────────┴ (ready)
+//! hosts, preflight, (identity) removals ──────────────────────────────────────────┴ (ready)
 //! address ─ neighbours
 //! runtime ─ docker
 //! ```
@@ -45,6 +45,7 @@ mod peers;
 mod preflight;
 mod ready;
 mod register;
+mod removals;
 mod runtime;
 pub(crate) mod services;
 mod start;
@@ -81,13 +82,25 @@ mod name {
     pub const PREFLIGHT: &str = "preflight";
     pub const READY: &str = "ready";
     pub const REGISTER: &str = "register";
+    pub const REMOVALS: &str = "removals";
     pub const RUNTIME: &str = "runtime";
     pub const START: &str = "start";
     pub const WAIT: &str = "wait";
 }
 
+/// What goes on from the steps of one node.yaml to those of the next.
+#[derive(Debug, Clone, Default)]
+pub struct Lasting {
+    balancer: balancer::Lasting,
+}
+
 /// The steps of a machine with these services.
 pub fn of(config: &NodeConfig) -> Vec<Arc<dyn Step<Machine>>> {
+    lasting(config, &Lasting::default())
+}
+
+/// The same after those of another node.yaml, or before them.
+pub fn lasting(config: &NodeConfig, lasting: &Lasting) -> Vec<Arc<dyn Step<Machine>>> {
     let in_pods = !config.static_pods.is_empty();
     let runs =
         |service| config.services.contains(&service) || config.static_pods.contains(&service);
@@ -96,9 +109,11 @@ pub fn of(config: &NodeConfig) -> Vec<Arc<dyn Step<Machine>>> {
         Arc::new(identity::Identity),
         Arc::new(hosts::Hosts),
         Arc::new(fetch::Fetch::default()),
+        Arc::new(removals::Removals::new(lasting.clone())),
     ];
     if let Some(settings) = &config.balancer {
-        steps.push(Arc::new(balancer::Balancer::new(settings.clone())));
+        let running = lasting.balancer.clone();
+        steps.push(Arc::new(balancer::Balancer::new(settings.clone(), running)));
     }
     let signs = runs(Service::Etcd) || runs(Service::KubeApiserver);
     steps.push(Arc::new(certificates::Certificates { signs }));

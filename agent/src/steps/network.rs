@@ -137,7 +137,15 @@ impl Network {
             return Ok("no pods on this machine".to_owned());
         };
         if network.mode == NetworkMode::None {
-            return Ok("left to the CNI that the settings bring".to_owned());
+            let netlink = Netlink::connect();
+            let netlink = netlink.context(Code::Netlink, || "opening netlink".to_owned())?;
+            let told = "left to the CNI that the settings bring";
+            return Ok(
+                match apply::clear(machine, &netlink, &network.bridge).await? {
+                    0 => told.to_owned(),
+                    changes => format!("{told}, {changes} changes made"),
+                },
+            );
         }
         let addresses = known(&machine.addresses).await;
         if machine.pod_cidrs.borrow().is_none() {

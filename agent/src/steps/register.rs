@@ -2,12 +2,14 @@
 //! starts, so that no pod ever lands on a machine that is not yet described
 //! (P33).
 
+mod record;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use ipnet::IpNet;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::name;
 use crate::error::{Code, Error, Result};
@@ -15,6 +17,7 @@ use crate::graph::Step;
 use crate::machine::{Machine, known};
 use crate::sys::api::Api;
 use units::node_config::{self, Registration};
+use units::paths;
 use units::types::NodeName;
 
 /// How long a kubelet that registers itself may take.
@@ -59,12 +62,16 @@ impl Step<Machine> for Register {
                 Plan::Merge(patch) => (api.merge(&path, &patch).await?, "labels changed"),
                 Plan::Keep(found) => (found, "was registered"),
             };
+            let mut told = told.to_owned();
+            if let Some(taints) = taints(machine, &path, &found).await? {
+                told = format!("{told}, {taints}");
+            }
             let told = if machine.pod_cidrs.borrow().is_none() {
                 let ranges = pod_range(machine, &api, &path, found).await?;
                 machine.pod_cidrs.send_replace(Some(ranges));
                 format!("{told}, pod range given by the controller manager")
             } else {
-                told.to_owned()
+                told
             };
             Ok(told)
         })
@@ -120,18 +127,35 @@ fn plan(
             ),
         ));
     }
-    let labels = &found["metadata"]["labels"];
-    let missing: Map<String, Value> = node
-        .labels
-        .iter()
-        .filter(|(key, value)| labels[key.as_str()].as_str() != Some(value.as_str()))
-        .map(|(key, value)| (key.clone(), json!(value)))
-        .collect();
-    Ok(if missing.is_empty() {
+    let metadata = record::metadata(node, &found);
+    Ok(if metadata.is_empty() {
         Plan::Keep(found)
     } else {
-        Plan::Merge(json!({"metadata": {"labels": missing}}))
+        Plan::Merge(json!({"metadata": metadata}))
     })
+}
+
+/// Taints that the settings add or drop while the Node is there. No kubelet may
+/// change its own (NodeRestriction): on masters their authority does, elsewhere
+/// it is told who has to. What is to be told.
+async fn taints(machine: &Machine, path: &str, found: &Value) -> Result<Option<String>> {
+    let node = &machine.config.node;
+    let Some(patch) = record::taint_changes(node, found) else {
+        return Ok(None);
+    };
+    if patch.get("spec").is_none() {
+        // Only noted.
+        machine.kubelet_api()?.merge(path, &patch).await?;
+        return Ok(None);
+    }
+    if machine.root.exists(paths::CA_KEY)? {
+        machine.administrator_api()?.merge(path, &patch).await?;
+        return Ok(Some("taints changed".to_owned()));
+    }
+    let names = record::differing_taints(node, found).join(", ");
+    let told = format!("an administrator has to change the taints {names} (kubectl taint)");
+    tracing::warn!(step = name::REGISTER, "{told}");
+    Ok(Some(told))
 }
 
 /// The Node as it is born. The kubelet completes its status and the labels of
@@ -156,7 +180,11 @@ fn new_node(name: &NodeName, node: &node_config::Node, addresses: &[IpAddr]) -> 
     json!({
         "apiVersion": "v1",
         "kind": "Node",
-        "metadata": {"name": name, "labels": labels},
+        "metadata": {
+            "name": name,
+            "labels": labels,
+            "annotations": record::annotations(node),
+        },
         "spec": spec,
         "status": {"addresses": addresses},
     })
@@ -220,7 +248,10 @@ mod tests {
     #[test]
     fn an_old_node_is_kept_mended_or_refused() {
         let found = json!({
-            "metadata": {"labels": {"example.com/rack": "a1"}},
+            "metadata": {
+                "labels": {"example.com/rack": "a1"},
+                "annotations": {"knode/labels": "example.com/rack"},
+            },
             "spec": {"podCIDRs": ["10.244.1.0/24"]},
         });
         let kept = plan(&name(), &sample(), &[], Some(found.clone())).unwrap();

@@ -65,7 +65,7 @@ impl Step<Machine> for Runtime {
             } else {
                 services::IfActive::Leave
             };
-            services::ensure_active(&bus, Service::Containerd, if_active).await?;
+            services::ensure_active(machine, &bus, Service::Containerd, if_active).await?;
             answering(machine).await
         })
     }

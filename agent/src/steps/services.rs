@@ -1,12 +1,21 @@
 //! Starting services through systemd, which owns the processes.
 
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use super::static_pods;
+use crate::changes::{applied, inputs};
 use crate::error::{Code, Context, Error, Result};
-use crate::sys::bus::{Bus, UnitState};
+use crate::machine::Machine;
+use crate::supervise::way_back;
+use crate::sys::bus::{self, Bus, UnitState};
+use crate::sys::store::Store;
 use units::node_config::Service;
+use units::paths;
 
 /// What to do with a service that already runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,25 +50,51 @@ pub async fn connect() -> Result<Bus> {
     Ok(bus)
 }
 
-/// The service runs; says whether it had to be started.
+/// The service runs, with what it reads at its start as this node.yaml has it;
+/// says whether it had to be started.
 ///
 /// # Errors
 ///
 /// [`Code::UnitFailed`] with systemd's reason.
-pub async fn ensure_active(bus: &Bus, service: Service, if_active: IfActive) -> Result<bool> {
+pub async fn ensure_active(
+    machine: &Machine,
+    bus: &Bus,
+    service: Service,
+    if_active: IfActive,
+) -> Result<bool> {
     let unit = service.unit();
     let look = || format!("looking at {unit}");
     let mut state = bus.unit(unit).await.context(Code::Bus, look)?;
-    if !state.is_loaded() {
+    if state.is_active() && if_active == IfActive::Leave && settled(machine).contains(&service) {
+        return Ok(false);
+    }
+    let news = news(machine, service, &state)?;
+    if !state.is_loaded() || news.iter().any(|path| inputs::is_for_systemd(path)) {
         // Its file may be younger than systemd's last look.
         bus.daemon_reload().await.context(Code::Bus, look)?;
         state = bus.unit(unit).await.context(Code::Bus, look)?;
     }
+    if !news.is_empty() {
+        tracing::info!(%service, "{service} is to read anew: {}", news.join(", "));
+    }
     let outcome = match (state.is_active(), if_active) {
-        (true, IfActive::Leave) => return Ok(false),
-        (true, IfActive::Restart) => bus.restart(unit).await,
-        (false, _) => bus.start(unit).await,
+        (true, IfActive::Leave) if news.is_empty() => {
+            keep_inputs(machine, service)?;
+            return Ok(false);
+        }
+        (true, _) => bus.restart(unit).await,
+        // A start that goes on for long goes on with what was read before.
+        (false, _) if state.active == "activating" && !news.is_empty() => bus.restart(unit).await,
+        (false, _) => {
+            if state.active != "activating" {
+                keep_inputs(machine, service)?;
+            }
+            bus.start(unit).await
+        }
     };
+    if matches!(outcome, Ok(()) | Err(bus::Error::JobFailed { .. })) {
+        keep_inputs(machine, service)?;
+    }
     match outcome {
         Ok(()) => Ok(true),
         Err(error) => {
@@ -72,19 +107,83 @@ pub async fn ensure_active(bus: &Bus, service: Service, if_active: IfActive) -> 
     }
 }
 
+/// What the service would read now and has not read at its start: files, or its
+/// program.
+fn news(machine: &Machine, service: Service, state: &UnitState) -> Result<Vec<String>> {
+    let root = &machine.root;
+    let now = inputs::of(service, &machine.config.manifest, root)?;
+    let mut news = match applied::read(root)?.services.get(&service) {
+        Some(before) => inputs::differing(before, &now),
+        // Of what was started by another knode, or by nobody, nothing is known.
+        None => Vec::new(),
+    };
+    let link = Path::new(paths::KUBERNETES_BIN).join(service.to_string());
+    let linked = Store::new(root.clone()).linked_to(&link)?;
+    let pid = state.service.as_ref().map_or(0, |service| service.main_pid);
+    let runs = way_back::runs(root, pid);
+    if runs.is_some() && linked.is_some() && runs != linked {
+        news.push(link.display().to_string());
+    }
+    Ok(news)
+}
+
+/// Keeps what the service reads when it starts now.
+fn keep_inputs(machine: &Machine, service: Service) -> Result<()> {
+    let now = inputs::of(service, &machine.config.manifest, &machine.root)?;
+    if applied::read(&machine.root)?.services.get(&service) != Some(&now) {
+        applied::change(&machine.root, |applied| {
+            applied.services.insert(service, now);
+        })?;
+    }
+    settled(machine).insert(service);
+    Ok(())
+}
+
+fn settled(machine: &Machine) -> MutexGuard<'_, BTreeSet<Service>> {
+    machine
+        .settled
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A service in a static pod runs with what it reads at its start as this
+/// node.yaml has it. Its manifest the kubelet follows by itself.
+///
+/// # Errors
+///
+/// [`Code::Runtime`], [`Code::Disk`].
+pub async fn ensure_current_pod(machine: &Machine, service: Service) -> Result<()> {
+    if settled(machine).contains(&service) {
+        return Ok(());
+    }
+    let now = inputs::of_pod(service, &machine.config.manifest);
+    let before = applied::read(&machine.root)?.pods.remove(&service);
+    if before.as_ref() != Some(&now) {
+        let news = before.map_or(Vec::new(), |before| inputs::differing(&before, &now));
+        if !news.is_empty() && static_pods::restart(machine, service).await? {
+            tracing::info!(%service, "the pod {service} is to read anew: {}", news.join(", "));
+        }
+        applied::change(&machine.root, |applied| {
+            applied.pods.insert(service, now);
+        })?;
+    }
+    settled(machine).insert(service);
+    Ok(())
+}
+
 /// The service runs with what it reads at its start, if it runs at all; says
 /// whether it was restarted.
 ///
 /// # Errors
 ///
 /// [`Code::UnitFailed`] with systemd's reason.
-pub async fn restart_if_active(bus: &Bus, service: Service) -> Result<bool> {
+pub async fn restart_if_active(machine: &Machine, bus: &Bus, service: Service) -> Result<bool> {
     let unit = service.unit();
     let look = || format!("looking at {unit}");
     if !bus.unit(unit).await.context(Code::Bus, look)?.is_active() {
         return Ok(false);
     }
-    ensure_active(bus, service, IfActive::Restart).await
+    ensure_active(machine, bus, service, IfActive::Restart).await
 }
 
 /// What systemd says of a service, in a few words.

@@ -63,7 +63,7 @@ impl Step<Machine> for Start {
                 } else {
                     IfActive::Leave
                 };
-                if services::ensure_active(&bus, service, if_active).await? {
+                if services::ensure_active(machine, &bus, service, if_active).await? {
                     started.push(service.to_string());
                 }
             }

@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch::Receiver;
 use tokio::time::Instant;
 
 use super::crash::Crashes;
@@ -41,6 +42,12 @@ impl Board {
         all.insert(service, doubtful);
     }
 
+    /// It is not a service of this machine any more.
+    pub fn forget(&self, service: Service) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&service);
+    }
+
     fn all(&self) -> BTreeMap<Service, bool> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.clone()
@@ -48,12 +55,18 @@ impl Board {
 }
 
 /// Watches one service for ever; a bus that is lost is connected to anew.
-pub async fn watch(service: Service, machine: Arc<Machine>, board: Board, client: Client) {
+pub async fn watch(
+    service: Service,
+    machines: Receiver<Arc<Machine>>,
+    board: Board,
+    client: Client,
+) {
     let start = Instant::now();
     let policy = match service {
         Service::Containerd | Service::Kubelet | Service::KubeProxy => NODE,
         _ => CONTROL_PLANE,
     };
+    let machine = Arc::clone(&machines.borrow());
     let mut warden = Warden {
         service,
         start,
@@ -68,12 +81,11 @@ pub async fn watch(service: Service, machine: Arc<Machine>, board: Board, client
         proven: false,
         notice: None,
         machine,
+        machines,
         board,
         probe: Probe::new(service, client),
     };
-    if let Some(bad) = way_back::refused(&warden.machine.root, service) {
-        warden.notice = Some(Failure::from(&repair::gone_back(service, &bad)));
-    }
+    warden.notice = warden.gone_back();
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
     loop {
         let began = Instant::now();
@@ -105,6 +117,8 @@ struct Warden {
     /// What is told as long as node.yaml is as it is.
     notice: Option<Failure>,
     machine: Arc<Machine>,
+    /// The machine as another node.yaml has it.
+    machines: Receiver<Arc<Machine>>,
     board: Board,
     probe: Probe,
 }
@@ -112,6 +126,24 @@ struct Warden {
 impl Warden {
     fn now(&self) -> Duration {
         self.start.elapsed()
+    }
+
+    /// Goes by the newest node.yaml, with which a program that was refused is
+    /// tried again.
+    fn refresh(&mut self) {
+        let newest = Arc::clone(&self.machines.borrow());
+        if !Arc::ptr_eq(&newest, &self.machine) {
+            self.machine = newest;
+            self.notice = self.gone_back();
+            self.trial = Trial::default();
+        }
+    }
+
+    /// What is told where the program of this node.yaml was tried, and the one
+    /// before it runs.
+    fn gone_back(&self) -> Option<Failure> {
+        let bad = way_back::refused(&self.machine.root, self.service)?;
+        Some(Failure::from(&repair::gone_back(self.service, &bad)))
     }
 
     /// Until the bus is lost.
@@ -131,9 +163,12 @@ impl Warden {
                         self.changed(state.map_err(lost)?).await;
                         break;
                     }
-                    () = self.pause() => match self.runs() {
-                        true => self.look(&bus).await,
-                        false => self.idle(&bus).await,
+                    () = self.pause() => {
+                        self.refresh();
+                        match self.runs() {
+                            true => self.look(&bus).await,
+                            false => self.idle(&bus).await,
+                        }
                     }
                 }
             }

@@ -254,6 +254,21 @@ impl Bus {
         self.run(Verb::Restart, unit).await
     }
 
+    /// Makes a unit start no more by itself at boot; one that has no file, or
+    /// that others have enabled below /usr, is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::NotConnected`].
+    pub async fn disable(&self, unit: &str) -> Result<()> {
+        match self.manager.disable_unit_files(&[unit], false).await {
+            Ok(_) => Ok(()),
+            Err(error) => match Error::of_unit("disable", unit, error) {
+                Error::NoSuchUnit(_) => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
     /// Queues the job and does not wait for it: for what needs this very process to get on first.
     ///
     /// # Errors

@@ -62,7 +62,7 @@ fn keep(listener: &TcpListener) {
 }
 
 /// What systemd keeps is not needed any more.
-fn forget() {
+pub fn forget() {
     let state = [NotifyState::FdStoreRemove, NotifyState::FdName(NAME)];
     if let Err(error) = sd_notify::notify(&state) {
         tracing::debug!("systemd keeps the balancer's old socket: {error}");

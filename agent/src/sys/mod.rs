@@ -10,6 +10,7 @@ pub mod bus;
 pub mod clock;
 pub mod console;
 pub mod cri;
+pub mod folder;
 pub mod http;
 pub mod kept;
 pub mod kubeconfig;

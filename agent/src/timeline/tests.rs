@@ -26,6 +26,7 @@ fn step(
 
 fn report(ready_after: Option<f64>, steps: Vec<StepReport>) -> Report {
     Report {
+        config: None,
         node: "node-1".parse().ok(),
         role: Some(Role::Node),
         version: "0.1.0".to_owned(),

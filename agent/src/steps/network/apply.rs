@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use ipnet::IpNet;
 
 use super::overlay::{self, Overlay, difference};
-use super::wanted::Wanted;
+use super::wanted::{BRIDGE_PREFIX, Wanted};
 use crate::error::{Code, Context, Error, Result};
 use crate::machine::Machine;
 use crate::sys::Changed;
@@ -107,6 +107,41 @@ async fn overlay(netlink: &Netlink, snapshot: &Snapshot, wanted: &Overlay) -> Re
         changes.push(added.context(Code::Netlink, doing)?);
     }
     Ok(changes)
+}
+
+/// The settings had another mode before: what is ours goes, the bridge once no
+/// pod hangs on it. The number of changes.
+pub async fn clear(machine: &Machine, netlink: &Netlink, bridge: &str) -> Result<usize> {
+    let looking = || "looking at the network".to_owned();
+    let snapshot = netlink.snapshot().await.context(Code::Netlink, looking)?;
+    let mut changes = vec![machine.root.remove(paths::CNI_CONFIG)?];
+    for stale in snapshot.own_routes().map(|route| route.destination) {
+        let removed = netlink.remove_route(stale, 0).await;
+        changes.push(removed.context(Code::Netlink, || format!("removing the route to {stale}"))?);
+    }
+    changes.push(no_overlay(netlink, &snapshot).await?);
+    if let Some(bridge) = idle_bridge(&snapshot, bridge) {
+        let removed = netlink.remove_link(&bridge).await;
+        changes.push(removed.context(Code::Netlink, || format!("removing {bridge}"))?);
+    }
+    let rules = Nft.remove().await;
+    changes.push(rules.context(Code::Nft, || "removing our nftables table".to_owned())?);
+    let changed = changes.into_iter().filter(|change| change.is_changed());
+    Ok(changed.count())
+}
+
+/// Our bridge, known by its name and its Ethernet address, if nothing hangs on
+/// it.
+fn idle_bridge(snapshot: &Snapshot, name: &str) -> Option<LinkName> {
+    let name: LinkName = name.parse().ok()?;
+    let bridge = snapshot.link(&name)?;
+    let ours = bridge.kind.as_deref() == Some("bridge")
+        && bridge
+            .mac
+            .is_some_and(|mac| mac.0.starts_with(&BRIDGE_PREFIX));
+    let mut links = snapshot.links.values();
+    let has_ports = links.any(|link| link.controller == Some(bridge.index));
+    (ours && !has_ports).then_some(name)
 }
 
 /// The settings had mode vxlan before: its link goes, if it is one.

@@ -14,6 +14,9 @@ use crate::sys::nft::{METADATA_V4, METADATA_V6, Ruleset};
 use units::node_config::{self, NetworkMode, Peer};
 use units::types::NodeName;
 
+/// How the Ethernet addresses of our bridges begin.
+pub const BRIDGE_PREFIX: [u8; 2] = [0x0a, 0x58];
+
 /// What the wanted state is made from.
 pub struct Facts<'a> {
     pub network: &'a node_config::Network,
@@ -119,7 +122,8 @@ fn gateway(range: IpNet) -> Option<IpNet> {
 /// administered.
 fn mac(gateway: IpAddr) -> MacAddress {
     let [a, b, c, d] = overlay::fold(gateway);
-    MacAddress([0x0a, 0x58, a, b, c, d])
+    let [m, n] = BRIDGE_PREFIX;
+    MacAddress([m, n, a, b, c, d])
 }
 
 /// The other machines, by name. Nodes in the API are the truth; the settings
