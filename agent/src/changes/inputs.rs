@@ -20,12 +20,16 @@ pub type Inputs = BTreeMap<String, String>;
 /// Where units and their drop-ins are.
 const UNITS: &str = "/etc/systemd/system/";
 
-/// The document's files that a service reads at its start alone, beside its
-/// unit with its drop-ins.
+/// The document's files, and folders of them (with a slash at their end), that
+/// a service reads at its start alone, beside its unit with its drop-ins.
 fn of_document(service: Service) -> &'static [&'static str] {
     match service {
-        // The rest of what Docker reads its own step compares.
-        Service::Containerd | Service::Docker => &[paths::PROXY_ENVIRONMENT],
+        Service::Containerd => &[paths::PROXY_ENVIRONMENT],
+        Service::Docker => &[
+            paths::PROXY_ENVIRONMENT,
+            paths::DOCKER_CONFIG,
+            "/etc/docker/tls/",
+        ],
         // Certificates are read for each connection, the authority is not.
         Service::Etcd => &[paths::ETCD_CONFIG, "/etc/kubernetes/pki/etcd/ca.crt"],
         Service::KubeApiserver => &[
@@ -79,7 +83,8 @@ pub fn is_for_systemd(path: &str) -> bool {
 }
 
 fn reads(service: Service, path: &str) -> bool {
-    of_document(service).contains(&path)
+    let mut known = of_document(service).iter();
+    known.any(|known| *known == path || (known.ends_with('/') && path.starts_with(known)))
 }
 
 /// What a service that systemd runs would read now. Of the document's files
@@ -188,6 +193,8 @@ mod tests {
                     Kubelet,
                 ],
             ),
+            (paths::DOCKER_CONFIG, &[Docker]),
+            ("/etc/docker/tls/server.crt", &[Docker]),
             // Read again by themselves.
             ("/etc/kubernetes/pki/kubelet.crt", &[]),
             ("/etc/kubernetes/pki/apiserver.crt", &[]),
