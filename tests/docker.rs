@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::cluster::{Cluster, Machine};
 use tests::command::{Output, run_within};
+use tests::document::Document;
 use tests::{artifacts, image, report, wait};
 
 const NODE: &str = "node-1";
@@ -214,17 +215,20 @@ fn a_frozen_daemon_is_restarted_with_evidence(cluster: &mut Cluster) -> Result<(
     healthy(cluster)
 }
 
-/// What a new document brings is served without anybody's doing.
+/// What a new document brings is served without anybody's doing; its
+/// node.yaml is what knode looks at, so it comes last.
 fn a_new_certificate_is_served(cluster: &mut Cluster) -> Result<()> {
     let before = pid(cluster)?;
     cluster.kgen(&["certs", "renew", "docker/server"])?.ok()?;
-    let place = format!("pki/nodes/{NODE}/docker/server");
-    for (ending, mode) in [("key", "600"), ("crt", "644")] {
-        let path = format!("/etc/docker/tls/server.{ending}");
-        let bytes = fs::read(cluster.path(&format!("{place}.{ending}")))?;
+    let document = Document::new(cluster.user_data(NODE, "cloud-init")?);
+    for path in [
+        "/etc/docker/tls/server.key",
+        "/etc/docker/tls/server.crt",
+        "/etc/knode/node.yaml",
+    ] {
+        // The file that is there keeps its mode.
         let node = cluster.node(NODE)?;
-        node.write_file(&path, &bytes)?;
-        node.sh(&format!("chmod {mode} {path}"))?;
+        node.write_file(path, document.content(path)?.as_bytes())?;
     }
     another_daemon(cluster, &before)
 }
