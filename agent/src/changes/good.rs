@@ -7,22 +7,25 @@
 //! node.yaml, with the files by theirs; `current` links to the one that
 //! counts. Whoever is killed in between leaves the one before it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::way_back;
 use crate::document;
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Context as _, Error, Result};
 use crate::run;
 use crate::sys::root::{Kind, Root};
 use crate::sys::store::sha256;
 use units::NodeConfig;
-use units::node_config::ManifestEntry;
+use units::node_config::{ManifestEntry, Service};
 use units::paths;
 
 /// Where documents are kept.
 const FOLDER: &str = "/var/lib/knode/good";
 /// Links to the one that counts.
 const CURRENT: &str = "current";
+/// Which service was healthy with which document.
+const PROVEN: &str = "/var/lib/knode/good-config.json";
 /// node.yaml in its folder.
 const NODE: &str = "node.yaml";
 
@@ -116,6 +119,37 @@ pub fn read(root: &Root) -> Result<Option<Good>> {
         text,
         config,
     }))
+}
+
+/// With which document each service was healthy last: the SHA-256 of its
+/// node.yaml, in hexadecimal. So a service that fails much later is not held
+/// against a document that, for another reason, never became good.
+///
+/// # Errors
+///
+/// [`Code::Disk`].
+pub fn proven(root: &Root) -> Result<BTreeMap<Service, String>> {
+    let text = root.read_if_exists(PROVEN)?;
+    // One that is damaged is begun anew.
+    let known = text.and_then(|text| serde_json::from_slice(&text).ok());
+    Ok(known.unwrap_or_default())
+}
+
+/// Keeps that a service is healthy with the document of this node.yaml.
+///
+/// # Errors
+///
+/// [`Code::Disk`], [`Code::DiskFull`].
+pub fn prove(root: &Root, service: Service, digest: &str) -> Result<()> {
+    let mut all = proven(root)?;
+    all.insert(service, digest.to_owned());
+    let doing = || "putting what is good into words".to_owned();
+    let text = serde_json::to_vec(&all).context(Code::Disk, doing)?;
+    if !root.exists(paths::STATE_DIR)? {
+        root.create_dir(paths::STATE_DIR, 0o700)?;
+    }
+    root.write_atomic(PROVEN, &text, 0o600)?;
+    Ok(())
 }
 
 fn folder(digest: &str) -> PathBuf {

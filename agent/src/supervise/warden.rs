@@ -80,6 +80,8 @@ pub async fn watch(
         end: String::new(),
         trial: Trial::default(),
         document: Trial::default(),
+        well_since: None,
+        suits: false,
         stays: false,
         proven: false,
         notice: None,
@@ -117,6 +119,10 @@ struct Warden {
     trial: Trial,
     /// The same of the whole document.
     document: Trial,
+    /// Since when it is healthy with this document.
+    well_since: Option<Duration>,
+    /// Whether it is kept that it was for long enough.
+    suits: bool,
     /// Whether it was told why this document stays.
     stays: bool,
     /// Whether it is kept that the program of this run is good.
@@ -144,7 +150,7 @@ impl Warden {
             self.notice = self.gone_back();
             self.trial = Trial::default();
             self.document = Trial::default();
-            self.stays = false;
+            (self.well_since, self.suits, self.stays) = (None, false, false);
         }
     }
 

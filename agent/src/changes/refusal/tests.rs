@@ -130,6 +130,18 @@ fn what_is_kept_holds_no_keys_and_is_root_s_alone() {
 }
 
 #[test]
+fn with_what_each_service_was_healthy_is_kept() {
+    let World { root, .. } = &world();
+    assert!(good::proven(root).unwrap().is_empty());
+    good::prove(root, Service::Kubelet, "ab").unwrap();
+    good::prove(root, Service::KubeProxy, "cd").unwrap();
+    good::prove(root, Service::Kubelet, "ef").unwrap();
+    let known = good::proven(root).unwrap();
+    assert_eq!(known[&Service::Kubelet], "ef");
+    assert_eq!(known[&Service::KubeProxy], "cd");
+}
+
+#[test]
 fn a_document_that_is_not_whole_is_not_kept() {
     let World { root, good, .. } = &world();
     let next = deliver(root, &NEW);

@@ -11,7 +11,7 @@ use crate::machine::Machine;
 use crate::run;
 use crate::status::{Report, State};
 use crate::supervise::crash::Crashes;
-use crate::supervise::way_back::link;
+use crate::supervise::way_back::{PROVEN, link};
 use crate::sys::store::{Store, sha256};
 use units::node_config::Service;
 use units::paths;
@@ -26,12 +26,21 @@ impl Warden {
         if !way_back::SERVICES.contains(&self.service) {
             return;
         }
-        // What runs, on a machine that is Ready, may be asked the wrong question.
-        let fine = well || (self.runs() && self.machine.status.read(|report| report.ready));
-        if fine {
-            return self.document.pardon();
-        }
-        if let Err(error) = self.weigh_document().await
+        let weighed = match well {
+            true => self.prove_document(),
+            false => {
+                self.well_since = None;
+                // What runs, on a machine that is Ready, may be asked the wrong question.
+                match self.runs() && self.machine.status.read(|report| report.ready) {
+                    true => {
+                        self.document.pardon();
+                        Ok(())
+                    }
+                    false => self.weigh_document().await,
+                }
+            }
+        };
+        if let Err(error) = weighed
             && !self.stays
         {
             self.stays = true;
@@ -42,10 +51,39 @@ impl Warden {
         }
     }
 
+    /// Keeps that the service is good with this document, once it has been
+    /// healthy with it for a while: what happens to it later is not the
+    /// document's fault.
+    fn prove_document(&mut self) -> Result<()> {
+        self.document.pardon();
+        let (service, machine) = (self.service, &self.machine);
+        if self.suits || !is_tried(machine, service)? {
+            return Ok(());
+        }
+        let now = self.now();
+        let since = *self.well_since.get_or_insert(now);
+        if now.saturating_sub(since) < PROVEN {
+            return Ok(());
+        }
+        if let Some(applied) = self.applied() {
+            good::prove(&self.machine.root, service, &applied)?;
+            self.suits = true;
+        }
+        Ok(())
+    }
+
+    /// The SHA-256 of the node.yaml that is applied.
+    fn applied(&self) -> Option<String> {
+        self.machine.status.read(|report| report.config.clone())
+    }
+
     async fn weigh_document(&mut self) -> Result<()> {
         let (service, machine) = (self.service, self.machine.clone());
         let root = &machine.root;
-        let applied = machine.status.read(|report| report.config.clone());
+        let applied = self.applied();
+        if self.suits || good::proven(root)?.get(&service) == applied.as_ref() {
+            return Ok(());
+        }
         let good = good::read(root)?.filter(|good| good.config.services.contains(&service));
         let (Some(good), Some(applied)) = (good, applied) else {
             return Ok(());
