@@ -93,9 +93,9 @@ pub fn refuse(
     Ok(refusal)
 }
 
-/// Looks at node.yaml, which has this digest, and puts the good document back where the refused one
-/// is there again, or files of it are. Safe to be killed anywhere: node.yaml
-/// comes last.
+/// Looks at node.yaml, which has this digest, and puts the good document back
+/// where the refused one is there again, or files of it are. Safe to be killed
+/// anywhere: node.yaml comes last.
 ///
 /// # Errors
 ///

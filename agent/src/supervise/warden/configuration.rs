@@ -11,6 +11,7 @@ use crate::machine::Machine;
 use crate::run;
 use crate::status::{Report, State};
 use crate::supervise::crash::Crashes;
+use crate::supervise::order;
 use crate::supervise::way_back::{PROVEN, link};
 use crate::sys::store::{Store, sha256};
 use units::node_config::Service;
@@ -26,19 +27,18 @@ impl Warden {
         if !way_back::SERVICES.contains(&self.service) {
             return;
         }
-        let weighed = match well {
-            true => self.prove_document(),
-            false => {
-                self.well_since = None;
-                // What runs, on a machine that is Ready, may be asked the wrong question.
-                match self.runs() && self.machine.status.read(|report| report.ready) {
-                    true => {
-                        self.document.pardon();
-                        Ok(())
-                    }
-                    false => self.weigh_document().await,
-                }
+        // One that answers for some seconds between two crashes is not well.
+        let looping = self.crashes.looping(self.now());
+        // What runs, on a machine that is Ready, may be asked the wrong question.
+        let runs = self.runs() && self.machine.status.read(|report| report.ready);
+        let weighed = if well && !looping {
+            self.prove_document()
+        } else {
+            self.well_since = None;
+            if runs && !looping {
+                return self.document.pardon();
             }
+            self.weigh_document().await
         };
         if let Err(error) = weighed
             && !self.stays
@@ -90,7 +90,8 @@ impl Warden {
         };
         // A comment is no other document.
         let same = good.config == machine.config;
-        if same || !machine.status.read(is_prepared) || !is_tried(&machine, service)? {
+        let needed = order::blame(service, &self.board.all(), None).is_some();
+        if same || needed || !machine.status.read(is_prepared) || !is_tried(&machine, service)? {
             self.document.pardon();
             return Ok(());
         }
@@ -101,17 +102,19 @@ impl Warden {
         {
             return Ok(());
         }
+        let obstacle = way_back::obstacle(&good.config, &machine.config);
+        if obstacle.is_some() && self.stays {
+            return Ok(());
+        }
         if self.blame().await.is_some() {
             self.document.pardon();
             return Ok(());
         }
-        if let Some(why) = way_back::obstacle(&good.config, &machine.config) {
-            if !self.stays {
-                tracing::warn!(
-                    %service, "{service} is not healthy with this document, which stays: {why}"
-                );
-            }
+        if let Some(why) = obstacle {
             self.stays = true;
+            tracing::warn!(
+                %service, "{service} is not healthy with this document, which stays: {why}"
+            );
             return Ok(());
         }
         let text = root.read_to_string(paths::NODE_CONFIG)?;
