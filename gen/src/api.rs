@@ -2,10 +2,13 @@
 //!
 //! Beneath: reqwest. Source: Kubernetes documentation, "Kubernetes API Concepts".
 
+use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use reqwest::{Certificate, Client, Identity, StatusCode, header};
+use rustls::CertificateError;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
@@ -122,14 +125,32 @@ impl Api {
 /// Why there was no answer: the innermost reason tells most.
 fn trouble(server: &str, error: reqwest::Error) -> Trouble {
     let error = error.without_url();
-    let mut reason: &dyn std::error::Error = &error;
+    let mut reason: &(dyn Error + 'static) = &error;
+    let mut certificate = None;
     while let Some(source) = reason.source() {
         reason = source;
+        if let Some(rustls::Error::InvalidCertificate(why)) = tls(reason) {
+            certificate = Some(why);
+        }
     }
     let why = format!("{server}: {reason}");
-    // Of another cluster, or in between is somebody else.
-    if format!("{reason:?}").contains("UnknownIssuer") {
-        return Trouble::Refused(format!("{why}: it is not an API server of pki/ca.crt"));
+    match certificate {
+        // A clock may yet be set.
+        None
+        | Some(CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. }) => {
+            Trouble::Away(why)
+        }
+        Some(_) => Trouble::Refused(format!(
+            "{why}: whoever answers there is no API server of pki/ca.crt by that name"
+        )),
     }
-    Trouble::Away(why)
+}
+
+/// rustls hides in an `io::Error`, or in several around each other, whose
+/// `source()` skips over it.
+fn tls<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> {
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        return Some(tls);
+    }
+    tls(error.downcast_ref::<io::Error>()?.get_ref()?)
 }

@@ -334,17 +334,14 @@ struct WaitArgs {
 }
 
 fn timeout(text: &str) -> Result<Duration, String> {
-    let (number, unit) = text.split_at(text.len() - text.len().min(1));
-    let seconds = match unit {
-        "s" => Some(1),
-        "m" => Some(60),
-        "h" => Some(60 * 60),
-        _ => None,
-    };
+    let units = [("s", 1), ("m", 60), ("h", 60 * 60)];
+    let parts = units
+        .iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)));
+    let (number, seconds) = parts.unzip();
     let number = number
-        .parse::<u64>()
-        .ok()
-        .filter(|_| !number.starts_with('+'));
+        .filter(|number| number.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|number| number.parse::<u64>().ok());
     let time = number.zip(seconds).and_then(|(n, s)| n.checked_mul(s));
     // A year is as good as for ever.
     time.filter(|time| *time <= 365 * 24 * 60 * 60)
