@@ -6,8 +6,16 @@
 //! applied is kept ([`applied`]), each service with what it read at its start
 //! ([`inputs`], pure); a service that would read something else now is started
 //! anew. [`removals`] says, purely, what is to go.
+//!
+//! A document with which the machine is healthy ([`proof`]) is kept ([`good`]);
+//! where the next one makes kubelet, containerd or kube-proxy fail, it comes
+//! back ([`way_back`], pure), and the other is remembered ([`refusal`]).
 
 pub mod applied;
 pub mod follow;
+pub mod good;
 pub mod inputs;
+pub mod proof;
+pub mod refusal;
 pub mod removals;
+pub mod way_back;

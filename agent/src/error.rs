@@ -108,7 +108,7 @@ codes! {
     Unhealthy = "E-UNHEALTHY", "knode restarts what had answered before; see the evidence in /var/lib/knode/evidence and the unit's journal.";
     /// A service starts and ends over and over.
     CrashLoop = "E-CRASH-LOOP", "See the message for how it ends, and the named unit's journal.";
-    /// A new program did not become healthy; the one before it is back.
+    /// A new program or document did not become healthy; the one before it is back.
     RolledBack = "E-ROLLED-BACK", "See the evidence in /var/lib/knode/evidence; the new one is tried again with another node.yaml.";
     /// A static pod of the control plane does not come up.
     StaticPod = "E-STATIC-POD", "See the named container's log in /var/log/pods, and the kubelet's journal: it pulls the image.";

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ipnet::IpNet;
 use time::OffsetDateTime;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::credentials;
 use crate::error::Result;
@@ -57,6 +57,8 @@ pub struct Machine {
     /// Services that run with what this node.yaml says, as far as they read it
     /// at their start.
     pub(crate) settled: Mutex<BTreeSet<Service>>,
+    /// Tells whoever follows node.yaml that this one was refused.
+    pub(crate) refused: Arc<Notify>,
     /// Connections to the API server, one an identity.
     apis: Kept<Api>,
 }
@@ -75,6 +77,7 @@ impl Machine {
             peers: watch::Sender::new(None),
             installed: watch::Sender::new(BTreeSet::new()),
             settled: Mutex::default(),
+            refused: Arc::default(),
             apis: Kept::default(),
         }
     }
@@ -84,7 +87,8 @@ impl Machine {
     /// listed anew.
     #[must_use]
     pub fn with(&self, config: NodeConfig, name: NodeName) -> Self {
-        let new = Self::new(config, name, self.root.clone(), self.status.clone());
+        let mut new = Self::new(config, name, self.root.clone(), self.status.clone());
+        new.refused = Arc::clone(&self.refused);
         let (before, now) = (&self.config.node, &new.config.node);
         let same_way = self.config.cluster.endpoint == new.config.cluster.endpoint;
         if before.addresses == now.addresses && (same_way || !now.addresses.is_empty()) {

@@ -15,6 +15,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::changes::follow::Follower;
+use crate::changes::proof;
 use crate::error::{Code, Context, Error, Result};
 use crate::graph::Graph;
 use crate::machine::Machine;
@@ -96,7 +97,8 @@ async fn agent(root: Root, hang_up: Signal) {
     let status = Status::new(root.clone(), []);
     let mut follower = Follower::new(root.clone(), hang_up);
     let (name, config) = follower.next(&status).await;
-    let machine = Machine::new(config, name, root.clone(), status.clone());
+    let mut machine = Machine::new(config, name, root.clone(), status.clone());
+    machine.refused = follower.refused();
     let machines = watch::Sender::new(Arc::new(machine));
     let lasting = steps::Lasting::default();
     let mut ready = false;
@@ -118,6 +120,7 @@ async fn agent(root: Root, hang_up: Signal) {
         let (tell, mut all_done) = watch::channel(false);
         let mut tasks = graph.run(Arc::clone(&machine), &status, tell);
         tasks.spawn(node_condition::run(Arc::clone(&machine)));
+        tasks.spawn(proof::run(Arc::clone(&machine)));
         let mut applied = false;
         let (name, config) = loop {
             tokio::select! {
@@ -156,7 +159,19 @@ async fn ended(tasks: &mut JoinSet<()>) {
 ///
 /// [`Code::ConfigRead`], [`Code::ConfigInvalid`], [`Code::HostName`].
 pub fn read_configuration(root: &Root) -> Result<(NodeName, NodeConfig)> {
-    let mut config = read_file(root, None)?;
+    resolve(root, read_file(root, None)?)
+}
+
+/// The same of a node.yaml's text, which errors call `name`.
+///
+/// # Errors
+///
+/// [`Code::ConfigInvalid`], [`Code::HostName`].
+pub fn understand(root: &Root, text: &str, name: &str) -> Result<(NodeName, NodeConfig)> {
+    resolve(root, parse(text, name)?)
+}
+
+fn resolve(root: &Root, mut config: NodeConfig) -> Result<(NodeName, NodeConfig)> {
     let host_name = root.read_if_exists(HOST_NAME)?.unwrap_or_default();
     let host_name = String::from_utf8_lossy(&host_name);
     let name = config
@@ -186,8 +201,12 @@ pub fn read_file(root: &Root, file: Option<&Path>) -> Result<NodeConfig> {
             (text, file.display().to_string())
         }
     };
+    parse(&text, &name)
+}
+
+fn parse(text: &str, name: &str) -> Result<NodeConfig> {
     let doing = || format!("reading {name}");
-    let value = yaml(&text).context(Code::ConfigInvalid, doing)?;
+    let value = yaml(text).context(Code::ConfigInvalid, doing)?;
     let version = Version::deserialize(&value).context(Code::ConfigInvalid, doing)?;
     if version.version != VERSION {
         return Err(Error::new(

@@ -2,16 +2,19 @@
 //! is told while the one before it goes on.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::Signal;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::refusal::{self, Refusal, Stand};
 use crate::document;
 use crate::error::{Code, Error, Result};
 use crate::retry::Backoff;
-use crate::run::read_configuration;
-use crate::status::Status;
+use crate::run::understand;
+use crate::status::{Failure, Status};
 use crate::sys::folder;
 use crate::sys::root::Root;
 use crate::sys::store::sha256;
@@ -26,6 +29,8 @@ const QUIET: Duration = Duration::from_millis(300);
 const DELIVERY: Duration = Duration::from_secs(10);
 /// The first and the longest pause between two looks at what is no use yet.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How often it is looked whether a boot wrote files of a refused document.
+const HELD: Duration = Duration::from_secs(10);
 
 /// What one look found.
 enum Look {
@@ -50,6 +55,12 @@ pub struct Follower {
     /// Since when it is of no use, and whether and how that was told.
     bad: Option<(Instant, Option<String>)>,
     backoff: Backoff,
+    /// Rings when the node.yaml that was taken is refused.
+    refused: Arc<Notify>,
+    /// The document in whose place the good one is.
+    refusal: Option<Box<Refusal>>,
+    /// Files were put back, which steps have not seen.
+    again: bool,
 }
 
 impl Follower {
@@ -63,6 +74,9 @@ impl Follower {
             taken: None,
             bad: None,
             backoff: Backoff::new(PAUSES.0, PAUSES.1),
+            refused: Arc::default(),
+            refusal: None,
+            again: false,
         };
         follower.listen();
         follower
@@ -87,25 +101,51 @@ impl Follower {
         }
     }
 
+    /// To be rung when the node.yaml that was taken is refused.
+    pub fn refused(&self) -> Arc<Notify> {
+        Arc::clone(&self.refused)
+    }
+
     /// The SHA-256 of the node.yaml that was taken, in hexadecimal.
     pub fn digest(&self) -> &str {
         &self.seen
     }
 
-    /// Looks at node.yaml.
+    /// Looks at node.yaml; in the place of a refused one the good one is put.
     fn look(&mut self) -> Result<Look> {
-        let text = self.root.read_if_exists(paths::NODE_CONFIG)?;
-        let digest = sha256(&text.unwrap_or_default()).hex();
-        if self.taken.is_some() && digest == self.seen {
+        let mut text = self.root.read_if_exists(paths::NODE_CONFIG)?;
+        let stand = refusal::look(&self.root, &hex(text.as_ref()))?;
+        let other = stand == Stand::Other;
+        match stand {
+            Stand::Free => self.refusal = None,
+            Stand::Other => {}
+            Stand::Holds(refusal, changed) => {
+                self.refusal = Some(refusal);
+                self.again |= changed;
+                text = self.root.read_if_exists(paths::NODE_CONFIG)?;
+            }
+        }
+        let found = self.judge(text)?;
+        if other && !matches!(found, Look::Bad(_)) {
+            refusal::forget(&self.root)?;
+            self.refusal = None;
+        }
+        Ok(found)
+    }
+
+    /// What a node.yaml's text is to be taken for.
+    fn judge(&mut self, text: Option<Vec<u8>>) -> Result<Look> {
+        let digest = hex(text.as_ref());
+        if self.taken.is_some() && digest == self.seen && !self.again {
             return Ok(Look::Same);
         }
-        let found = match read_configuration(&self.root) {
+        let found = match read(&self.root, text) {
             Ok(found) => found,
             Err(error) => return Ok(Look::Bad(error)),
         };
         match &self.taken {
             // Another comment or order: nothing to do.
-            Some(taken) if *taken == found => {
+            Some(taken) if *taken == found && !self.again => {
                 self.seen = digest;
                 return Ok(Look::Same);
             }
@@ -117,6 +157,7 @@ impl Follower {
             None => {}
         }
         self.seen = digest;
+        self.again = false;
         Ok(Look::New(Box::new(found)))
     }
 
@@ -126,7 +167,14 @@ impl Follower {
         if self.bad.take().is_some_and(|(_, told)| told.is_some()) {
             tracing::info!("{} is good again", paths::NODE_CONFIG);
         }
-        status.recovered_outside();
+        let Some(refusal) = &self.refusal else {
+            return status.recovered_outside();
+        };
+        let error = refusal.told();
+        let failure = Some(Failure::from(&error));
+        if status.read(|report| report.failure != failure) {
+            status.failed_outside(&error);
+        }
     }
 
     /// Tells what is wrong, once; of a document on its way nothing is told.
@@ -153,7 +201,7 @@ impl Follower {
         // nothing can be heard, it is looked at.
         let pause = match self.bad.is_some() || self.ears.is_none() {
             true => Some(self.backoff.pause()),
-            false => None,
+            false => self.refusal.as_ref().map(|_| HELD),
         };
         let again = async {
             match pause {
@@ -178,6 +226,7 @@ impl Follower {
                 Some(()) => tracing::info!("asked to look at {}", paths::NODE_CONFIG),
                 None => std::future::pending().await,
             },
+            () = self.refused.notified() => {}
             () = again => {}
         }
     }
@@ -192,140 +241,20 @@ impl Follower {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use tokio::signal::unix::{SignalKind, signal};
-    use units::node_config::ManifestEntry;
-    use units::types::FileMode;
-
-    const LIMIT: Duration = Duration::from_secs(30);
-
-    struct World {
-        _folder: tempfile::TempDir,
-        root: Root,
-        status: Status,
-        follower: Follower,
-    }
-
-    impl World {
-        fn new() -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let root = Root::new(folder.path());
-            root.create_dir("/etc/knode", 0o755).unwrap();
-            root.create_dir(paths::RUN_DIR, 0o755).unwrap();
-            let asked = signal(SignalKind::user_defined1()).unwrap();
-            Self {
-                _folder: folder,
-                status: Status::new(root.clone(), []),
-                follower: Follower::new(root.clone(), asked),
-                root,
-            }
-        }
-
-        fn write(&self, text: &str) {
-            let text = text.as_bytes();
-            self.root
-                .write_atomic(paths::NODE_CONFIG, text, 0o600)
-                .unwrap();
-        }
-
-        async fn next(&mut self) -> NodeConfig {
-            let next = self.follower.next(&self.status);
-            let next = tokio::time::timeout(LIMIT, next);
-            next.await.expect("a node.yaml is taken").1
-        }
-
-        /// Follows until `code` is told; that is no node.yaml to be taken.
-        async fn told(&mut self, code: Option<Code>) {
-            let status = self.status.clone();
-            let told = async {
-                let code = code.map(|code| code.to_string());
-                while status.read(|r| r.failure.as_ref().map(|f| f.code.clone())) != code {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            };
-            tokio::select! {
-                () = told => {}
-                _ = self.follower.next(&self.status) => panic!("taken"),
-                () = tokio::time::sleep(LIMIT) => panic!("not told: {code:?}"),
-            }
-        }
-    }
-
-    fn sample() -> NodeConfig {
-        let text = include_str!("../../../units/testdata/node-v1.yaml");
-        let mut config: NodeConfig = serde_yaml::from_str(text).unwrap();
-        config.manifest.clear();
-        config
-    }
-
-    fn text(config: &NodeConfig) -> String {
-        serde_yaml::to_string(config).unwrap()
-    }
-
-    #[tokio::test]
-    async fn the_first_is_waited_for_and_only_another_is_new() {
-        let mut world = World::new();
-        world.told(Some(Code::ConfigRead)).await;
-        let mut config = sample();
-        world.write(&text(&config));
-        assert_eq!(world.next().await, config);
-        assert!(world.status.read(|report| report.failure.is_none()));
-        let digest = world.follower.digest().to_owned();
-
-        world.write(&format!("# A comment.\n{}", text(&config)));
-        let pause = Duration::from_secs(1);
-        let next = tokio::time::timeout(pause, world.follower.next(&world.status));
-        assert!(next.await.is_err(), "it says the same");
-        assert_ne!(world.follower.digest(), digest);
-
-        config.node.labels.clear();
-        world.write(&text(&config));
-        assert_eq!(world.next().await, config);
-    }
-
-    #[tokio::test]
-    async fn a_bad_one_is_told_until_it_is_mended_or_taken_back() {
-        let mut world = World::new();
-        let mut config = sample();
-        world.write(&text(&config));
-        world.next().await;
-        world.write("version: 1\nsurprise: 1\n");
-        world.told(Some(Code::ConfigInvalid)).await;
-        let told = |r: &crate::status::Report| r.failure.clone().unwrap().message;
-        let message = world.status.read(told);
-        assert!(message.ends_with("the one before it goes on"), "{message}");
-        world.root.remove(paths::NODE_CONFIG).unwrap();
-        world.told(Some(Code::ConfigRead)).await;
-        world.write(&text(&config));
-        world.told(None).await;
-        config.node.labels.clear();
-        world.write(&text(&config));
-        assert_eq!(world.next().await, config);
-    }
-
-    /// F30: what is cut, or on its way, is not applied in part.
-    #[tokio::test]
-    async fn a_document_counts_when_all_of_it_is_there() {
-        let mut world = World::new();
-        let mut config = sample();
-        world.write(&text(&config));
-        world.next().await;
-        config.manifest.push(ManifestEntry {
-            path: "/etc/kubernetes/kubelet.yaml".to_owned(),
-            mode: FileMode::PUBLIC,
-            digest: sha256(b"new"),
-        });
-        world.write(&text(&config));
-        world.told(Some(Code::ConfigAltered)).await;
-        world.root.create_dir(paths::KUBERNETES, 0o755).unwrap();
-        // In another folder, of which nothing is heard.
-        world
-            .root
-            .write_atomic(paths::KUBELET_CONFIG, b"new", 0o644)
-            .unwrap();
-        assert_eq!(world.next().await, config);
-        assert!(world.status.read(|report| report.failure.is_none()));
-    }
+/// The SHA-256 of a node.yaml that may be missing, in hexadecimal.
+fn hex(text: Option<&Vec<u8>>) -> String {
+    sha256(text.map_or(&[], Vec::as_slice)).hex()
 }
+
+fn read(root: &Root, text: Option<Vec<u8>>) -> Result<(NodeName, NodeConfig)> {
+    let bad = |how: &str| {
+        let text = format!("reading {}: {how}", paths::NODE_CONFIG);
+        Error::new(Code::ConfigRead, text)
+    };
+    let text = text.ok_or_else(|| bad("there is no such file"))?;
+    let text = String::from_utf8(text).map_err(|_| bad("it is not UTF-8"))?;
+    understand(root, &text, paths::NODE_CONFIG)
+}
+
+#[cfg(test)]
+mod tests;

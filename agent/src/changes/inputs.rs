@@ -71,7 +71,7 @@ fn written(service: Service) -> Option<&'static str> {
 }
 
 /// Whether a path is a unit's file, or one of its drop-ins.
-fn is_of_unit(path: &str, service: Service) -> bool {
+pub fn is_of_unit(path: &str, service: Service) -> bool {
     let below = path.strip_prefix(UNITS);
     let below = below.and_then(|below| below.strip_prefix(service.unit()));
     below.is_some_and(|rest| rest.is_empty() || rest.starts_with(".d/"))

@@ -1,5 +1,6 @@
 //! One service's warden: asks, listens to systemd, and does what was decided.
 
+mod configuration;
 mod repair;
 
 pub(super) use repair::FORGIVEN;
@@ -78,6 +79,10 @@ pub async fn watch(
         told: None,
         end: String::new(),
         trial: Trial::default(),
+        document: Trial::default(),
+        well_since: None,
+        suits: false,
+        stays: false,
         proven: false,
         notice: None,
         machine,
@@ -112,6 +117,14 @@ struct Warden {
     /// How it ended last, in systemd's words.
     end: String,
     trial: Trial,
+    /// The same of the whole document.
+    document: Trial,
+    /// Since when it is healthy with this document.
+    well_since: Option<Duration>,
+    /// Whether it is kept that it was for long enough.
+    suits: bool,
+    /// Whether it was told why this document stays.
+    stays: bool,
     /// Whether it is kept that the program of this run is good.
     proven: bool,
     /// What is told as long as node.yaml is as it is.
@@ -136,6 +149,8 @@ impl Warden {
             self.machine = newest;
             self.notice = self.gone_back();
             self.trial = Trial::default();
+            self.document = Trial::default();
+            (self.well_since, self.suits, self.stays) = (None, false, false);
         }
     }
 
@@ -161,6 +176,12 @@ impl Warden {
                 tokio::select! {
                     state = &mut change => {
                         self.changed(state.map_err(lost)?).await;
+                        if !self.runs() {
+                            // One in a loop changes before it is time to look.
+                            self.refresh();
+                            self.consider_way_back(&bus, false).await;
+                            self.consider_document(false).await;
+                        }
                         break;
                     }
                     () = self.pause() => {
@@ -202,6 +223,7 @@ impl Warden {
             self.tell(condition, None);
         }
         self.consider_way_back(bus, false).await;
+        self.consider_document(false).await;
     }
 
     /// systemd told of a change.
@@ -274,8 +296,9 @@ impl Warden {
             let text = format!("{} is not healthy", self.service);
             Error::new(Code::Unhealthy, text).because(error.story())
         });
-        self.consider_way_back(bus, verdict == Verdict::Healthy)
-            .await;
+        let well = verdict == Verdict::Healthy;
+        self.consider_way_back(bus, well).await;
+        self.consider_document(well).await;
         if self.crashes.looping(now) {
             return;
         }

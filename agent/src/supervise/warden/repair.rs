@@ -101,7 +101,7 @@ impl Warden {
     }
 
     /// What else is to blame, if anything is.
-    async fn blame(&self) -> Option<Need> {
+    pub(super) async fn blame(&self) -> Option<Need> {
         let api = match order::needs(self.service).contains(&Need::Api) {
             true => Some(probe::api_answers(&self.machine).await),
             false => None,
@@ -173,7 +173,7 @@ impl Warden {
 
     /// Saves evidence, with a dump of what the process is doing where it is
     /// to be ended anyway. It must not keep anyone from being restarted.
-    async fn save(&self, why: String, end: Option<&Bus>) -> Option<PathBuf> {
+    pub(super) async fn save(&self, why: String, end: Option<&Bus>) -> Option<PathBuf> {
         let (root, service) = (self.machine.root.clone(), self.service);
         let now = OffsetDateTime::now_utc();
         let begin = move || Evidence::begin(&root, service, &why, now);
@@ -232,7 +232,7 @@ pub(super) fn gone_back(service: Service, bad: &str) -> Error {
     Error::new(Code::RolledBack, text)
 }
 
-fn at(saved: Option<&PathBuf>) -> String {
+pub(super) fn at(saved: Option<&PathBuf>) -> String {
     saved.map_or(String::new(), |place| {
         format!("; the evidence is in {}", place.display())
     })

@@ -1,6 +1,8 @@
 //! A node.yaml that changes under a running node: on a real systemd and with a
 //! real kubelet, what depends on the change restarts, and nothing else.
 
+mod way_back;
+
 use std::fs;
 use std::time::Duration;
 
@@ -33,7 +35,11 @@ const UNITS: [&str; 8] = [
 /// restarts.
 #[test]
 fn a_changed_node_yaml_is_applied_and_only_what_depends_on_it_restarts() -> Result<()> {
-    let name = "changes";
+    on_a_master("changes", scenario)
+}
+
+/// Runs a scenario on a cluster of one master.
+fn on_a_master(name: &str, scenario: fn(&mut Cluster) -> Result<()>) -> Result<()> {
     if let Some(reason) = report::nodes_missing() {
         report::skip(name, &reason);
         return Ok(());
@@ -43,7 +49,7 @@ fn a_changed_node_yaml_is_applied_and_only_what_depends_on_it_restarts() -> Resu
         report::skip(name, "no Kubernetes binaries in $KUBE_BIN_DIR");
         return Ok(());
     }
-    let outcome = scenario(&mut cluster);
+    let outcome = boot(&mut cluster).and_then(|()| scenario(&mut cluster));
     if outcome.is_err() {
         let evidence = tests::scope::base().join("evidence").join(name);
         cluster.evidence(&evidence)?;
@@ -52,10 +58,13 @@ fn a_changed_node_yaml_is_applied_and_only_what_depends_on_it_restarts() -> Resu
     outcome
 }
 
-fn scenario(cluster: &mut Cluster) -> Result<()> {
+fn boot(cluster: &mut Cluster) -> Result<()> {
     cluster.boot(MASTER)?;
     cluster.import_images(MASTER, LIMIT)?;
-    cluster.wait_until_ready(MASTER, LIMIT)?;
+    cluster.wait_until_ready(MASTER, LIMIT)
+}
+
+fn scenario(cluster: &mut Cluster) -> Result<()> {
     labels_come_and_go_and_nothing_restarts(cluster)?;
     taints_come_and_go(cluster)?;
     a_kubelets_configuration_restarts_the_kubelet_alone(cluster)?;
@@ -93,9 +102,16 @@ fn processes(cluster: &mut Cluster) -> Result<Vec<(&'static str, String)>> {
         .collect()
 }
 
-/// Writes the files of the machine's new document, one after the other as its
-/// readers do, and waits until knode says that all of it is brought about.
+/// Delivers the machine's new document, and waits until knode says that all of
+/// it is brought about.
 fn deliver(cluster: &mut Cluster) -> Result<()> {
+    write(cluster)?;
+    settled(cluster)
+}
+
+/// Writes the files of the machine's new document, one after the other as its
+/// readers do.
+fn write(cluster: &mut Cluster) -> Result<()> {
     let document = Document::new(cluster.user_data(MASTER, "cloud-init")?);
     let text = document.content(NODE_CONFIG)?;
     let config: Value = serde_yaml::from_str(&text)?;
@@ -106,7 +122,7 @@ fn deliver(cluster: &mut Cluster) -> Result<()> {
     let node = cluster.node(MASTER)?;
     node.exec_within(&["tar", "-x", "-C", "/"], &archive, LIMIT)?
         .ok()?;
-    settled(cluster)
+    Ok(())
 }
 
 /// Waits until the node.yaml that is there is the one that was applied.
