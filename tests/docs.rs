@@ -349,7 +349,6 @@ fn every_failure_mode_has_its_row_and_every_test_in_it_is_there() -> Result<()> 
             without.push(*name);
         }
     }
-    // Said in the open; may become fewer.
-    ensure!(without == ["F19"], "no test is named for {without:?}");
+    ensure!(without.is_empty(), "no test is named for {without:?}");
     Ok(())
 }

@@ -60,7 +60,7 @@ impl Store {
         let sets = known.then(wanted);
         let text = serde_json::to_vec(&sets)
             .context(Code::Disk, || "putting the sets into words".to_owned())?;
-        self.root.create_dir(paths::STATE_DIR, 0o755)?;
+        self.root.create_dir(paths::STATE_DIR, 0o700)?;
         self.root.write_atomic(&path, &text, 0o644)?;
 
         let mut kept: BTreeSet<String> = sets.current.union(&sets.previous).cloned().collect();
