@@ -142,8 +142,8 @@ fn dns_is_as_the_operator_says() {
     let config = object(&landing, "coredns", "ConfigMap");
     let corefile = config["data"]["Corefile"].as_str().unwrap();
     for part in [
-        "    forward . 192.0.2.1:53 [2001:db8::1]:5353 {\n",
-        "\ncorp.example.com:1053 {\n    errors\n    cache 30\n    \
+        "  forward . 192.0.2.1:53 [2001:db8::1]:5353 {\n",
+        "\ncorp.example.com:1053 {\n  errors\n  cache 30\n  \
          forward . 10.9.0.53:53 10.9.1.53:5300\n}\n",
     ] {
         assert!(corefile.contains(part), "{corefile}");

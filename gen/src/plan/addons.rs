@@ -106,7 +106,7 @@ fn corefile(ours: &str, cluster: &Cluster, dns: &Dns) -> Result<String> {
         let servers = list(servers);
         write!(
             text,
-            "{domain}:{PORT} {{\n    errors\n    cache 30\n    forward . {servers}\n}}\n"
+            "{domain}:{PORT} {{\n  errors\n  cache 30\n  forward . {servers}\n}}\n"
         )?;
     }
     Ok(text)
