@@ -1,7 +1,7 @@
 //! The container runtime's own interface, CRI: gRPC on a unix socket.
 //!
-//! Three calls are enough to know that the runtime serves, how its containers
-//! are, and to stop one. Their requests are empty or two fields long, so no
+//! A few calls are enough to know that the runtime serves, how its containers
+//! are, to stop one, and to remove pods. Their requests are empty or two fields long, so no
 //! gRPC library is needed: a frame of five bytes and the message on HTTP/2 is
 //! the whole request.
 //! Source: Kubernetes `cri-api` (runtime.v1), "gRPC over HTTP2", Protocol
@@ -82,10 +82,47 @@ pub async fn stop(socket: &Path, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// StopContainerRequest: the container, and how long it may take.
-fn stop_request(id: &str) -> Vec<u8> {
+/// A pod of the runtime: what holds the namespaces of its containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// What the runtime calls it.
+    pub id: String,
+    /// `NAMESPACE/NAME`.
+    pub name: String,
+}
+
+/// All pods, those that ended among them.
+///
+/// # Errors
+///
+/// [`Code::Runtime`]: it does not answer.
+pub async fn pods(socket: &Path) -> Result<Vec<Pod>> {
+    let message = call(socket, "ListPodSandbox", &[]).await?;
+    let pods = fields(&message).filter(|(number, _)| *number == 1);
+    Ok(pods.map(|(_, value)| pod(value.bytes())).collect())
+}
+
+/// Ends what still runs of a pod, gives back its network, and removes it.
+///
+/// # Errors
+///
+/// [`Code::Runtime`]: it does not answer, or refuses.
+pub async fn remove_pod(socket: &Path, id: &str) -> Result<()> {
+    call(socket, "StopPodSandbox", &id_request(id)).await?;
+    call(socket, "RemovePodSandbox", &id_request(id)).await?;
+    Ok(())
+}
+
+/// A request whose first field is an ID, and that is all.
+fn id_request(id: &str) -> Vec<u8> {
     let mut request = vec![0x0a, u8::try_from(id.len()).unwrap_or(u8::MAX) & 0x7f];
     request.extend(id.as_bytes());
+    request
+}
+
+/// StopContainerRequest: the container, and how long it may take.
+fn stop_request(id: &str) -> Vec<u8> {
+    let mut request = id_request(id);
     request.extend([0x10, GRACE]);
     request
 }
@@ -149,6 +186,17 @@ fn container(message: &[u8]) -> Container {
         }
     }
     found
+}
+
+/// runtime.v1.PodSandbox. Source: cri-api, api.proto.
+fn pod(message: &[u8]) -> Pod {
+    let metadata = fields(message).find(|(number, _)| *number == 2);
+    let metadata = metadata.map_or(&[][..], |(_, value)| value.bytes());
+    let part = |number| string_field(metadata, number).unwrap_or_default();
+    Pod {
+        id: string_field(message, 1).unwrap_or_default(),
+        name: format!("{}/{}", part(3), part(1)),
+    }
 }
 
 /// A field's value, of the wire types that are used here.
@@ -252,6 +300,20 @@ mod tests {
         for cut in 0..message.len() {
             container(&message[..cut]);
         }
+    }
+
+    #[test]
+    fn pods_are_told_by_namespace_and_name() {
+        let message = b"\x0a\x02s1\x12\x11\x0a\x03web\x12\x01u\x1a\x05shop1\x18\x00";
+        let found = pod(message);
+        assert_eq!(
+            (found.id.as_str(), found.name.as_str()),
+            ("s1", "shop1/web")
+        );
+        for cut in 0..message.len() {
+            pod(&message[..cut]);
+        }
+        assert_eq!(id_request("ab"), b"\x0a\x02ab");
     }
 
     #[test]
