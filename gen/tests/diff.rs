@@ -188,3 +188,18 @@ fn a_failure_is_no_difference() {
         assert!(!text.contains("hunter2"), "{text}");
     }
 }
+
+/// P61: neither shown nor written.
+#[test]
+fn a_jump_of_two_minor_versions_is_refused() {
+    let folder = Folder::with(&format!("kubernetesVersion: 1.34.1\n{CLUSTER}"));
+    folder.run(&["render", "-o", "out"]);
+    let (status, text) = diff(&folder, &["--set", "kubernetesVersion=1.36.2"]);
+    assert!(status == 2 && text.contains("to 1.35 first"), "{text}");
+    let before = folder.tree();
+    let flags = ["render", "-o", "out", "--set", "kubernetesVersion=1.36.2"];
+    let output = folder.kgen().args(flags).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("a cluster goes by way of each"), "{text}");
+    assert_eq!(folder.tree(), before);
+}
