@@ -126,6 +126,13 @@ fn a_node_boots_before_its_master_and_waits(cluster: &mut Cluster) -> Result<()>
         "{}",
         shown.stdout
     );
+    let phases = node.exec(&["/opt/knode/bin/knode", "check", "--phase=nodes"])?;
+    ensure!(
+        phases.code() == 4 && phases.stdout.contains("E-API-UNREACHABLE"),
+        "{}: {}",
+        phases.code(),
+        phases.stdout
+    );
     let systemd = node.sh("systemctl show --property=StatusText,ActiveState knode.service")?;
     ensure!(systemd.contains("ActiveState=activating"), "{systemd}");
     ensure!(
@@ -441,6 +448,19 @@ fn what_knode_says(cluster: &mut Cluster) -> Result<()> {
         let shown = node.exec(&["/opt/knode/bin/knode", "status"])?;
         ensure!(shown.code() == 0, "{name}: {}", shown.stdout);
         eprint!("{}", shown.stdout);
+        // P55: each phase alone, by its own criterion.
+        for phase in [
+            "certificates",
+            "masters",
+            "nodes",
+            "network",
+            "daemons",
+            "add-ons",
+        ] {
+            let command = ["/opt/knode/bin/knode", "check", "--phase", phase];
+            let shown = node.exec(&command)?;
+            ensure!(shown.code() == 0, "{name}: {phase}: {}", shown.stdout);
+        }
         // READY=1 came, so systemd has nothing more to start.
         let system = node.wait_for_system(BOOT)?;
         ensure!(system == System::Running, "{name}: {system:?}");

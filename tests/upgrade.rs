@@ -2,6 +2,7 @@
 //! once, and the machines know whose turn it is. (P61)
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// From the delivery to the last machine's end; two machines are drained.
 const UPGRADE: Duration = Duration::from_secs(600);
 const NODE_CONFIG: &str = "/etc/knode/node.yaml";
+/// One cluster at a time: two would wait for each other's processors.
+static TURN: Mutex<()> = Mutex::new(());
 
 #[test]
 fn masters_first_then_one_drained_node_after_the_other() -> Result<()> {
@@ -45,6 +48,7 @@ fn masters_first_then_one_drained_node_after_the_other() -> Result<()> {
             return Ok(());
         }
     };
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut cluster = Cluster::at_version(&MACHINES, old)?;
     let outcome = scenario(&mut cluster, new);
     if outcome.is_err() {
@@ -211,4 +215,99 @@ fn deliver(cluster: &mut Cluster, name: &str) -> Result<()> {
     let unpack = ["tar", "-x", "-C", "/"];
     node.exec_within(&unpack, &archive, LIMIT)?.ok()?;
     Ok(())
+}
+
+const MASTERS: [Machine; 3] = [
+    Machine {
+        name: "master-1",
+        role: "master",
+    },
+    Machine {
+        name: "master-2",
+        role: "master",
+    },
+    Machine {
+        name: "master-3",
+        role: "master",
+    },
+];
+
+/// P61: a change of all API servers' flags is delivered to all at once, and two
+/// never restart together.
+#[test]
+fn three_masters_restart_their_control_planes_one_after_the_other() -> Result<()> {
+    let name = "upgrade_masters";
+    if let Some(reason) = report::nodes_missing() {
+        report::skip(name, &reason);
+        return Ok(());
+    }
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut cluster = Cluster::new(&MASTERS)?;
+    if !cluster.has_kubernetes() {
+        report::skip(name, "no Kubernetes binaries in $KUBE_BIN_DIR");
+        return Ok(());
+    }
+    let outcome = masters(&mut cluster);
+    if outcome.is_err() {
+        let evidence = tests::scope::base().join("evidence").join(name);
+        cluster.evidence(&evidence)?;
+        eprintln!("the machines' logs are in {}", evidence.display());
+    }
+    outcome
+}
+
+fn masters(cluster: &mut Cluster) -> Result<()> {
+    for Machine { name, .. } in MASTERS {
+        cluster.boot(name)?;
+    }
+    for Machine { name, .. } in MASTERS {
+        cluster.import_images(name, LIMIT)?;
+    }
+    for Machine { name, .. } in MASTERS {
+        cluster.wait_until_ready(name, LIMIT)?;
+    }
+    cluster.configure("apiServer: {extraArgs: {event-ttl: 2h}}\n")?;
+    for Machine { name, .. } in MASTERS {
+        deliver(cluster, name)?;
+    }
+    let mut away = Vec::new();
+    for Machine { name, .. } in MASTERS {
+        let flag = "tr '\\0' '\\n' </proc/$(systemctl show --property=MainPID --value \
+            kube-apiserver)/cmdline | grep -c event-ttl=2h || :";
+        wait::until(&format!("the new flag on {name}"), LIMIT, || {
+            let active = cluster
+                .node(name)?
+                .exec(&["systemctl", "is-active", "kube-apiserver"])?;
+            let there = active.success() && cluster.node(name)?.sh(flag)?.trim() == "1";
+            Ok(there.then_some(()))
+        })
+        .with_context(|| {
+            format!(
+                "{:#}",
+                cluster.status(name).ok().flatten().unwrap_or_default()
+            )
+        })?;
+        // All machines have one clock: that of this host since its boot.
+        let times = cluster.node(name)?.sh(
+            "systemctl show --value --property=ActiveExitTimestampMonotonic kube-apiserver; \
+             systemctl show --value --property=ActiveEnterTimestampMonotonic kube-apiserver",
+        )?;
+        let times = times.lines().map(str::parse);
+        let times: Vec<u64> = times.collect::<Result<_, _>>()?;
+        let [from, to] = times[..] else {
+            anyhow::bail!("{name}: {times:?}");
+        };
+        ensure!(0 < from && from < to, "{name}: {from} to {to}");
+        away.push((from, to, name));
+    }
+    away.sort_unstable();
+    for pair in away.windows(2) {
+        ensure!(pair[0].1 < pair[1].0, "away at once: {away:?}");
+    }
+    let lease = ["lease", "--namespace=kube-system", "knode-control-plane"];
+    wait::until("the Lease given back", LIMIT, || {
+        let lease = cluster.get(&lease)?;
+        let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+        Ok(holder.is_empty().then_some(()))
+    })
 }

@@ -65,6 +65,16 @@ pub async fn observe(root: &Root) -> Result<Facts> {
             kept.push((path, digest));
         }
     }
+    let mut left = Vec::new();
+    for folder in folders {
+        // One that is a mount is emptied, and stays.
+        let stays = || -> Result<bool> {
+            Ok(mounts::is_at(root, folder)? && root.list(folder)?.is_empty())
+        };
+        if there(folder)? && !stays()? {
+            left.push(folder.to_owned());
+        }
+    }
     let pods = pods(root).await?;
     let mut empty = Vec::new();
     let mut audited = false;
@@ -95,11 +105,7 @@ pub async fn observe(root: &Root) -> Result<Facts> {
         hosts: hosts::without_block(root)?.is_some(),
         files: kept,
         links: links(root, plan::links(config.as_ref(), &applied))?,
-        folders: folders
-            .into_iter()
-            .filter(|folder| matches!(there(folder), Ok(true)))
-            .map(str::to_owned)
-            .collect(),
+        folders: left,
         config,
         applied,
     })

@@ -21,6 +21,17 @@ pub fn below(root: &Root, folder: &str) -> Result<Vec<String>> {
     Ok(select(&root.read_to_string(LIST)?, folder))
 }
 
+/// Whether something is mounted at a place.
+///
+/// # Errors
+///
+/// [`Code::Disk`]: the kernel's list cannot be read.
+pub fn is_at(root: &Root, place: &str) -> Result<bool> {
+    let list = root.read_to_string(LIST)?;
+    let mut places = list.lines().filter_map(|line| line.split(' ').nth(4));
+    Ok(places.any(|found| unescape(found) == place))
+}
+
 fn select(list: &str, folder: &str) -> Vec<String> {
     let places = list.lines().filter_map(|line| line.split(' ').nth(4));
     let mut found: Vec<String> = places

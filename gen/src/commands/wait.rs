@@ -216,6 +216,7 @@ fn table(criteria: &[Criterion], away: Option<&str>) -> Result<String> {
     } in criteria
     {
         let met = if *met { "ok" } else { "NOT YET" };
+        let phase = phase.as_str();
         writeln!(text, "{phase:<12}  {subject:<width$}  {met:<7}  {found}")?;
     }
     if let Some(why) = away {
