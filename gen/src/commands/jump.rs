@@ -21,7 +21,7 @@ pub fn check(workspace: &Workspace, out: &Path) -> Result<()> {
     let wanted = workspace.cluster.version;
     for master in workspace.cluster.of_role(Role::Master) {
         let path = out.join(master.name.as_str()).join("user-data");
-        let Some(bytes) = read(&path)? else {
+        let Ok(Some(bytes)) = read(&path) else {
             continue;
         };
         let Some(version) = version(&path, &bytes) else {
