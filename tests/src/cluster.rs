@@ -1,6 +1,7 @@
 //! A whole cluster made the way its users make one: a settings file, a lock
 //! file, `kgen` for each machine's user-data, and machines that boot it.
 
+mod deliver;
 mod lock;
 
 use std::collections::BTreeMap;
@@ -172,6 +173,17 @@ impl Cluster {
         let path = self.path("cluster.yaml");
         let text = fs::read_to_string(&path).context("reading the settings")?;
         fs::write(&path, format!("{more}{text}")).context("writing the settings")
+    }
+
+    /// Replaces the settings' add-ons, none, by these: a line of YAML.
+    pub fn addons(&self, line: &str) -> Result<()> {
+        let path = self.path("cluster.yaml");
+        let text = fs::read_to_string(&path).context("reading the settings")?;
+        let lines = text.lines().map(|l| match l.starts_with("addons:") {
+            true => format!("addons: {line}\n"),
+            false => format!("{l}\n"),
+        });
+        fs::write(&path, lines.collect::<String>()).context("writing the settings")
     }
 
     /// Runs kgen in the cluster's folder.
@@ -352,6 +364,8 @@ impl Cluster {
                  enforceNodeAllocatable: []\n    localStorageCapacityIsolation: false\n",
             );
         }
+        // No registry has its image here; see [`Cluster::addons`].
+        text.push_str("addons: {dns: {enabled: false}}\n");
         // A container may not change the host's conntrack table.
         text.push_str("kubeProxy:\n  config:\n    conntrack: {maxPerCore: 0, min: 0}\n");
         text.push_str("nodes:\n");

@@ -158,15 +158,14 @@ async fn delete_node(root: &Root, facts: &Facts, name: &str) -> Outcome {
 
 /// Containers get time to end by themselves, all at once; then their pods go.
 async fn end_pods(root: &Root) -> Result<Outcome> {
-    let socket = root.path(Path::new(paths::CONTAINERD_SOCKET));
-    let socket = socket.as_path();
-    if cri::version(socket).await.is_err() {
+    let runtime = cri::Runtime::at(root.path(Path::new(paths::CONTAINERD_SOCKET)))?;
+    if runtime.version().await.is_err() {
         let unit = Service::Containerd.unit();
         let bus = services::connect().await?;
         let doing = || format!("starting {unit} to end what it left");
         bus.start(unit).await.context(Code::UnitFailed, doing)?;
         let answering = async {
-            while cri::version(socket).await.is_err() {
+            while runtime.version().await.is_err() {
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         };
@@ -174,19 +173,17 @@ async fn end_pods(root: &Root) -> Result<Outcome> {
             .await
             .context(Code::Runtime, || format!("waiting for {unit}"))?;
     }
-    let running = cri::containers(socket).await?.into_iter();
+    let running = runtime.containers().await?.into_iter();
     let running: Vec<_> = running.filter(|container| container.running).collect();
-    let stops = running
-        .iter()
-        .map(|container| cri::stop(socket, &container.id));
+    let stops = running.iter().map(|container| runtime.stop(&container.id));
     for stopped in join_all(stops).await {
         if let Err(error) = stopped {
             // It is killed with its pod.
             tracing::debug!("{}", error.story());
         }
     }
-    let pods = cri::pods(socket).await?;
-    let removals = pods.iter().map(|pod| cri::remove_pod(socket, &pod.id));
+    let pods = runtime.pods().await?;
+    let removals = pods.iter().map(|pod| runtime.remove_pod(&pod.id));
     let mut first = None;
     for (pod, removed) in pods.iter().zip(join_all(removals).await) {
         if let Err(error) = removed {

@@ -141,8 +141,8 @@ async fn units(
 
 /// What runs for a kubelet; what is left of it, where the runtime is down.
 async fn pods(root: &Root) -> Result<Vec<String>> {
-    let socket = root.path(Path::new(paths::CONTAINERD_SOCKET));
-    if let Ok(pods) = cri::pods(&socket).await {
+    let runtime = cri::Runtime::at(root.path(Path::new(paths::CONTAINERD_SOCKET)))?;
+    if let Ok(pods) = runtime.pods().await {
         return Ok(pods.into_iter().map(|pod| pod.name).collect());
     }
     if !root.exists(TASKS)? {

@@ -15,6 +15,7 @@ use crate::sys::bus::Bus;
 use crate::sys::http;
 use crate::upgrade::drain;
 use units::node_config::Service;
+use units::paths;
 
 /// How long a Node may be on its way to Ready before that counts as a
 /// failure.
@@ -102,7 +103,8 @@ async fn proxy_health(machine: &Machine, bus: &Bus) -> Result<(), String> {
         return Ok(());
     }
     let answered = async {
-        let url = place::kube_proxy(&machine.root)?;
+        let config = machine.root.read_to_string(paths::KUBE_PROXY_CONFIG)?;
+        let url = place::kube_proxy(&config)?;
         let asked = http::local_client()?.get(&url).send().await;
         let reply = asked.map_err(|error| http::refused(error, &url))?;
         reply

@@ -7,10 +7,10 @@
 //! Source: Kubernetes `cri-api` (runtime.v1), "gRPC over HTTP2", Protocol
 //! Buffers' "Encoding".
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::header;
+use reqwest::{Client, header};
 
 use crate::error::{Code, Context, Error, Result};
 use crate::sys::http;
@@ -23,20 +23,112 @@ const RUNTIME_VERSION: u64 = 3;
 /// Seconds that a container has to end by itself.
 const GRACE: u8 = 30;
 
-/// Asks the runtime for its name and version: `containerd 2.1.0`.
-///
-/// # Errors
-///
-/// [`Code::Runtime`]: it does not answer, or not with a version.
-pub async fn version(socket: &Path) -> Result<String> {
-    let message = call(socket, "Version", &[]).await?;
-    let field = |number| string_field(&message, number);
-    match (field(RUNTIME_NAME), field(RUNTIME_VERSION)) {
-        (Some(name), Some(version)) => Ok(format!("{name} {version}")),
-        _ => Err(Error::new(
-            Code::Runtime,
-            format!("the answer of {} holds no version", socket.display()),
-        )),
+/// A runtime at its socket; the connection is kept between two calls.
+#[derive(Debug)]
+pub struct Runtime {
+    client: Client,
+    socket: PathBuf,
+}
+
+impl Runtime {
+    /// The runtime that listens at `socket`; nothing is asked yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Tls`], which cannot happen without TLS.
+    pub fn at(socket: PathBuf) -> Result<Self> {
+        let client = http::unix_client(&socket)?;
+        Ok(Self { client, socket })
+    }
+
+    /// Asks the runtime for its name and version: `containerd 2.1.0`.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Runtime`]: it does not answer, or not with a version.
+    pub async fn version(&self) -> Result<String> {
+        let message = self.call("Version", &[]).await?;
+        let field = |number| string_field(&message, number);
+        match (field(RUNTIME_NAME), field(RUNTIME_VERSION)) {
+            (Some(name), Some(version)) => Ok(format!("{name} {version}")),
+            _ => Err(Error::new(
+                Code::Runtime,
+                format!("the answer of {} holds no version", self.socket.display()),
+            )),
+        }
+    }
+
+    /// All containers, the youngest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Runtime`]: it does not answer.
+    pub async fn containers(&self) -> Result<Vec<Container>> {
+        let message = self.call("ListContainers", &[]).await?;
+        let mut containers: Vec<Container> = fields(&message)
+            .filter(|(number, _)| *number == 1)
+            .map(|(_, value)| container(value.bytes()))
+            .collect();
+        containers.sort_by_key(|container| std::cmp::Reverse(container.created));
+        Ok(containers)
+    }
+
+    /// Ends a container; the kubelet starts it anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Runtime`]: it does not answer, or refuses.
+    pub async fn stop(&self, id: &str) -> Result<()> {
+        self.call("StopContainer", &stop_request(id)).await?;
+        Ok(())
+    }
+
+    /// All pods, those that ended among them.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Runtime`]: it does not answer.
+    pub async fn pods(&self) -> Result<Vec<Pod>> {
+        let message = self.call("ListPodSandbox", &[]).await?;
+        let pods = fields(&message).filter(|(number, _)| *number == 1);
+        Ok(pods.map(|(_, value)| pod(value.bytes())).collect())
+    }
+
+    /// Ends what still runs of a pod, gives back its network, and removes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Runtime`]: it does not answer, or refuses.
+    pub async fn remove_pod(&self, id: &str) -> Result<()> {
+        self.call("StopPodSandbox", &id_request(id)).await?;
+        self.call("RemovePodSandbox", &id_request(id)).await?;
+        Ok(())
+    }
+
+    /// Calls a method of the runtime with a message; returns the answer's.
+    async fn call(&self, method: &str, message: &[u8]) -> Result<Vec<u8>> {
+        let doing = || format!("asking {} ({method})", self.socket.display());
+        let length = u8::try_from(message.len()).context(Code::Runtime, doing)?;
+        let frame = [&[0, 0, 0, 0, length], message].concat();
+        let reply = self
+            .client
+            .post(format!(
+                "http://localhost/runtime.v1.RuntimeService/{method}"
+            ))
+            .header(header::CONTENT_TYPE, "application/grpc")
+            .header(header::TE, "trailers")
+            .timeout(Duration::from_secs(5 + u64::from(GRACE)))
+            .body(frame)
+            .send()
+            .await
+            .map_err(reqwest::Error::without_url)
+            .context(Code::Runtime, doing)?;
+        if let Some(reason) = reply.headers().get("grpc-message") {
+            let reason = String::from_utf8_lossy(reason.as_bytes()).into_owned();
+            return Err(Error::new(Code::Runtime, doing()).because(reason));
+        }
+        let body = reply.bytes().await.context(Code::Runtime, doing)?;
+        Ok(body.get(FRAME..).unwrap_or_default().to_vec())
     }
 }
 
@@ -57,31 +149,6 @@ pub struct Container {
     created: u64,
 }
 
-/// All containers, the youngest first.
-///
-/// # Errors
-///
-/// [`Code::Runtime`]: it does not answer.
-pub async fn containers(socket: &Path) -> Result<Vec<Container>> {
-    let message = call(socket, "ListContainers", &[]).await?;
-    let mut containers: Vec<Container> = fields(&message)
-        .filter(|(number, _)| *number == 1)
-        .map(|(_, value)| container(value.bytes()))
-        .collect();
-    containers.sort_by_key(|container| std::cmp::Reverse(container.created));
-    Ok(containers)
-}
-
-/// Ends a container; the kubelet starts it anew.
-///
-/// # Errors
-///
-/// [`Code::Runtime`]: it does not answer, or refuses.
-pub async fn stop(socket: &Path, id: &str) -> Result<()> {
-    call(socket, "StopContainer", &stop_request(id)).await?;
-    Ok(())
-}
-
 /// A pod of the runtime: what holds the namespaces of its containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
@@ -89,28 +156,6 @@ pub struct Pod {
     pub id: String,
     /// `NAMESPACE/NAME`.
     pub name: String,
-}
-
-/// All pods, those that ended among them.
-///
-/// # Errors
-///
-/// [`Code::Runtime`]: it does not answer.
-pub async fn pods(socket: &Path) -> Result<Vec<Pod>> {
-    let message = call(socket, "ListPodSandbox", &[]).await?;
-    let pods = fields(&message).filter(|(number, _)| *number == 1);
-    Ok(pods.map(|(_, value)| pod(value.bytes())).collect())
-}
-
-/// Ends what still runs of a pod, gives back its network, and removes it.
-///
-/// # Errors
-///
-/// [`Code::Runtime`]: it does not answer, or refuses.
-pub async fn remove_pod(socket: &Path, id: &str) -> Result<()> {
-    call(socket, "StopPodSandbox", &id_request(id)).await?;
-    call(socket, "RemovePodSandbox", &id_request(id)).await?;
-    Ok(())
 }
 
 /// A request whose first field is an ID, and that is all.
@@ -125,31 +170,6 @@ fn stop_request(id: &str) -> Vec<u8> {
     let mut request = id_request(id);
     request.extend([0x10, GRACE]);
     request
-}
-
-/// Calls a method of the runtime with a message; returns the answer's.
-async fn call(socket: &Path, method: &str, message: &[u8]) -> Result<Vec<u8>> {
-    let doing = || format!("asking {} ({method})", socket.display());
-    let length = u8::try_from(message.len()).context(Code::Runtime, doing)?;
-    let frame = [&[0, 0, 0, 0, length], message].concat();
-    let reply = http::unix_client(socket)?
-        .post(format!(
-            "http://localhost/runtime.v1.RuntimeService/{method}"
-        ))
-        .header(header::CONTENT_TYPE, "application/grpc")
-        .header(header::TE, "trailers")
-        .timeout(Duration::from_secs(5 + u64::from(GRACE)))
-        .body(frame)
-        .send()
-        .await
-        .map_err(reqwest::Error::without_url)
-        .context(Code::Runtime, doing)?;
-    if let Some(reason) = reply.headers().get("grpc-message") {
-        let reason = String::from_utf8_lossy(reason.as_bytes()).into_owned();
-        return Err(Error::new(Code::Runtime, doing()).because(reason));
-    }
-    let body = reply.bytes().await.context(Code::Runtime, doing)?;
-    Ok(body.get(FRAME..).unwrap_or_default().to_vec())
 }
 
 /// runtime.v1.Container. Source: cri-api, api.proto.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use units::node_config::{CgroupDriver, HostAlias, NetworkMode, RuntimeSource};
 use units::types::Role;
 
+use super::addons::Addons;
 use super::artifacts::ArtifactSources;
 pub use super::members::Machine;
 use super::pools::{NodeDocuments, Pool, Roles};
@@ -53,6 +54,8 @@ pub struct Settings {
     pub static_pods: bool,
     /// Where images come from.
     pub images: Images,
+    /// What masters keep running in the cluster.
+    pub addons: Addons,
     /// Addresses.
     pub network: Network,
     /// The container runtime.
@@ -168,6 +171,7 @@ impl Default for Settings {
             balancer: None,
             static_pods: false,
             images: Images::default(),
+            addons: Addons::default(),
             network: Network::default(),
             runtime: Runtime::default(),
             kubelet: Value::Null,
