@@ -10,6 +10,7 @@ use crate::error::{Code, Context, Error, Result};
 use crate::graph::Step;
 use crate::machine::Machine;
 use crate::sys::http::{self, Pem, Trust};
+use crate::sys::root::Root;
 use units::node_config::Service;
 
 /// etcd answers its health here, to clients with a certificate.
@@ -83,12 +84,21 @@ async fn until_healthy(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-async fn healthy(machine: &Machine) -> Result<()> {
-    let root = &machine.root;
-    let client = http::client(&Trust {
+/// The ring's authority, and an identity that its members know.
+///
+/// # Errors
+///
+/// [`Code::Disk`]: the files are not there.
+pub(crate) fn trust(root: &Root) -> Result<Trust> {
+    Ok(Trust {
         only: Some(root.read(CA)?),
         identity: Some(Pem([root.read(CERT)?, root.read(KEY)?].concat())),
-    })?;
+    })
+}
+
+async fn healthy(machine: &Machine) -> Result<()> {
+    let root = &machine.root;
+    let client = http::client(&trust(root)?)?;
     let reply = client
         .get(HEALTH)
         .timeout(Duration::from_secs(5))

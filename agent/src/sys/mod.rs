@@ -16,6 +16,7 @@ pub mod kept;
 pub mod kubeconfig;
 pub mod listen;
 pub mod listeners;
+pub mod mounts;
 pub mod netlink;
 pub mod nft;
 pub mod offer;

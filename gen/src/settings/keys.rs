@@ -160,6 +160,7 @@ fn read_images(r: &mut Reader, o: &mut Object<'_>) -> Images {
     let registry = o.read(r, "registry", |r, n, p| r.parse_with(n, p, registry));
     set(&mut images.registry, value(registry));
     images.etcd = o.read(r, "etcd", image);
+    images.probe = o.read(r, "probe", image);
     images
 }
 

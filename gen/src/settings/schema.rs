@@ -129,6 +129,19 @@ pub struct Images {
     pub registry: String,
     /// etcd's image; absent: that of the registry for the lock's version.
     pub etcd: Option<String>,
+    /// What tries a cluster out; absent: agnhost of the registry.
+    pub probe: Option<String>,
+}
+
+/// Kubernetes' own image for tests.
+const AGNHOST: &str = "e2e-test-images/agnhost:2.53";
+
+impl Images {
+    /// The image that tries a cluster out.
+    pub fn probe(&self) -> String {
+        let default = || format!("{}/{AGNHOST}", self.registry);
+        self.probe.clone().unwrap_or_else(default)
+    }
 }
 
 /// A value that nobody typed.
@@ -205,6 +218,7 @@ impl Default for Images {
         Self {
             registry: "registry.k8s.io".to_owned(),
             etcd: None,
+            probe: None,
         }
     }
 }
