@@ -11,7 +11,7 @@ use crate::check::{self, Verdict};
 use crate::error::{Code, Context, Error, Result};
 use crate::status::Report;
 use crate::sys::root::Root;
-use crate::{fetch, report, run, status, timeline, wait};
+use crate::{etcd, fetch, report, run, status, timeline, wait};
 use units::paths;
 
 /// Makes this machine a healthy Kubernetes node, and keeps it one.
@@ -55,6 +55,9 @@ enum Command {
     /// Exit codes: 0 all is in its place; 4 something could not be fetched;
     /// 1 there is no usable node.yaml or store.
     Fetch(fetch::command::Arguments),
+    /// Work with this machine's member of etcd.
+    #[command(subcommand)]
+    Etcd(etcd::command::Request),
     /// Pack what tells how this machine is into one archive (tar.gz), for
     /// whoever is asked for help: status, checks, journals, units, network,
     /// evidence. Keys, tokens and passwords are left out.
@@ -140,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Status { json } => show_status(json),
         Command::Check { json, offline } => check_machine(json, offline),
         Command::Fetch(arguments) => fetch::command::fetch(&arguments),
+        Command::Etcd(request) => etcd::command::main(&request),
         Command::Report(arguments) => pack_report(&arguments),
         Command::Timeline(arguments) => timeline(&arguments),
         Command::Wait(arguments) => wait_for(arguments),

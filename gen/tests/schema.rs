@@ -53,7 +53,7 @@ images: {}
 runtime: {}
 kubelet: {}
 kubeProxy: {}
-etcd: {}
+etcd: {snapshots: {}}
 apiServer: {}
 controllerManager: {}
 scheduler: {}

@@ -60,6 +60,9 @@ pub struct NodeConfig {
     /// The container runtime; absent on machines without pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,
+    /// What is done for the machine's member of etcd; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<Etcd>,
     /// What to download, verified by checksum.
     #[serde(default)]
     pub artifacts: Vec<Artifact>,
@@ -337,6 +340,27 @@ pub struct Runtime {
     /// mapping.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub config: Map<String, Value>,
+}
+
+/// What is done for a member of etcd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Etcd {
+    /// Its snapshots; absent: none are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Snapshots>,
+}
+
+/// Snapshots of etcd that are made by themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Snapshots {
+    /// Seconds from one to the next.
+    pub interval: u64,
+    /// How many are kept.
+    pub keep: u32,
+    /// Where they are, 0600 each.
+    pub folder: String,
 }
 
 /// A service of the machine, run by systemd and started by knode.

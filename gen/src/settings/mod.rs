@@ -6,6 +6,7 @@
 
 mod artifacts;
 mod check;
+mod etcd;
 mod extras;
 mod keys;
 mod layer;
