@@ -1,6 +1,7 @@
 //! A whole cluster made the way its users make one: a settings file, a lock
 //! file, `kgen` for each machine's user-data, and machines that boot it.
 
+mod deliver;
 mod lock;
 
 use std::collections::BTreeMap;

@@ -71,7 +71,7 @@ impl Step<Machine> for Etcd {
     }
 
     fn again<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, ()> {
-        Box::pin(again::when_stopped(machine, &[Service::Etcd]))
+        Box::pin(again::when_ended(machine, &[Service::Etcd]))
     }
 }
 

@@ -76,7 +76,8 @@ impl Gateway {
     /// [`Code::Disk`]: there is none; [`Code::Tls`]: it is bad.
     pub fn new(root: &Root) -> Result<Self> {
         let identity = [root.read(CERT)?, root.read(KEY)?].concat();
-        let client = http::client(&Trust {
+        // The port for members takes HTTP/2 for gRPC.
+        let client = http::http1_client(&Trust {
             only: Some(root.read(CA)?),
             identity: Some(Pem(identity)),
         })?;
