@@ -68,6 +68,7 @@ fn ring(cluster: &mut Cluster) -> Result<()> {
     one_member_loses_its_data(cluster)?;
     snapshots_are_made(cluster)?;
     a_full_database_is_told_and_mended(cluster)?;
+    a_new_configuration_restarts_one_after_the_other(cluster)?;
     most_members_lose_their_data(cluster)?;
     a_member_leaves_and_comes_back(cluster)
 }
@@ -157,12 +158,45 @@ fn a_full_database_is_told_and_mended(cluster: &mut Cluster) -> Result<()> {
     for name in MEMBERS {
         wait::until("a small database", LIMIT, || {
             let node = cluster.node(name)?;
-            let size = node.sh("stat -c %s /var/lib/etcd/member/snap/db")?;
-            let size: u64 = size.trim().parse()?;
+            let status = etcdctl(node, "endpoint status --write-out=json")?.ok()?;
+            let status: Value = serde_json::from_str(&status)?;
+            let size = status[0]["Status"]["dbSize"].as_u64().context("no size")?;
             Ok((size < 8_000_000).then_some(()))
         })?;
         cluster.wait_for_step(name, "etcd-upkeep", LIMIT)?;
     }
+    Ok(())
+}
+
+/// Delivered to all at one time, it never takes two members away at once.
+fn a_new_configuration_restarts_one_after_the_other(cluster: &mut Cluster) -> Result<()> {
+    let settings = cluster.path("cluster.yaml");
+    let text = std::fs::read_to_string(&settings)?;
+    let text = text.replace("16777216", "33554432");
+    std::fs::write(&settings, text)?;
+    for name in MEMBERS {
+        cluster.write_document(name)?;
+    }
+    for name in MEMBERS {
+        cluster.wait_until_applied(name)?;
+    }
+    let mut away: Vec<(f64, f64)> = Vec::new();
+    for name in MEMBERS {
+        let journal = cluster
+            .node(name)?
+            .sh("journalctl --unit=etcd --output=short-unix --no-pager | \
+             grep -E 'Stopping etcd|Started etcd' | tail -2")?;
+        let when = |line: &str| -> Option<f64> { line.split(' ').next()?.parse().ok() };
+        let times: Vec<f64> = journal.lines().filter_map(when).collect();
+        ensure!(
+            times.len() == 2 && journal.contains("Stopping"),
+            "{name}: {journal}"
+        );
+        away.push((times[0], times[1]));
+    }
+    away.sort_by(|a, b| a.0.total_cmp(&b.0));
+    eprintln!("restarted, by the clock: {away:?}");
+    ensure!(away.windows(2).all(|two| two[0].1 < two[1].0), "{away:?}");
     Ok(())
 }
 

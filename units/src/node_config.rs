@@ -455,6 +455,20 @@ mod tests {
         );
     }
 
+    /// Of a kgen that made no snapshots there is no section.
+    #[test]
+    fn what_is_done_for_etcd_may_be_absent() {
+        let sample = include_str!("../testdata/node-v1.yaml");
+        let config: NodeConfig = serde_yaml::from_str(sample).unwrap();
+        assert_eq!(config.etcd, None);
+        let with = "etcd: {snapshots: {interval: 21600, keep: 8, folder: /var/lib/s}}\n";
+        let config: NodeConfig = serde_yaml::from_str(&format!("{sample}{with}")).unwrap();
+        let snapshots = config.etcd.as_ref().unwrap().snapshots.as_ref().unwrap();
+        assert_eq!((snapshots.interval, snapshots.keep), (21_600, 8));
+        let text = serde_yaml::to_string(&config).unwrap();
+        assert_eq!(serde_yaml::from_str::<NodeConfig>(&text).unwrap(), config);
+    }
+
     #[test]
     fn a_document_for_several_machines_is_resolved_by_host_name() {
         let sample = include_str!("../testdata/node-v1-several.yaml");

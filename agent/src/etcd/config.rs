@@ -2,7 +2,7 @@
 //! joins a ring that is there.
 //! Source: etcd's etcd.conf.yml.sample.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -85,6 +85,11 @@ impl Config {
         self.members.iter().filter(|(name, _)| *name != self.name)
     }
 
+    /// Whether the unit itself knows where the log is.
+    pub fn is_at_its_place(&self) -> bool {
+        self.wal == Path::new(paths::ETCD_DATA).join("member/wal")
+    }
+
     /// Whether the member has been one: it has a log.
     ///
     /// # Errors
@@ -156,7 +161,9 @@ quota-backend-bytes: 4294967296
     fn the_document_says_who_is_in_the_ring() {
         let config = sample();
         assert_eq!(config.peer_url, "https://10.0.0.11:2380");
-        assert_eq!(config.wal, PathBuf::from("/var/lib/etcd/member/wal"));
+        assert!(config.is_at_its_place());
+        let elsewhere = format!("{SAMPLE}wal-dir: /srv/wal\n");
+        assert!(!Config::parse(&elsewhere).unwrap().is_at_its_place());
         let others: Vec<_> = config.others().map(|(name, _)| name.as_str()).collect();
         assert_eq!(others, ["etcd-2", "etcd-3"]);
         assert!(!config.existing);

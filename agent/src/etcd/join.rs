@@ -51,19 +51,25 @@ pub async fn prepare(machine: &Machine, bus: &Bus) -> Result<()> {
     let state = bus.unit(unit).await;
     let state = state.context(Code::Bus, || format!("looking at {unit}"))?;
     let config = Config::read(root)?;
-    if state.is_active() || config.has_data(root)? {
+    if state.is_active() {
         return Ok(());
+    }
+    if config.has_data(root)? {
+        return as_documented(root, &config);
+    }
+    // systemd would start it over and over, and so begin a ring beside the one
+    // that there may be as soon as nobody of that answers.
+    withdraw(root)?;
+    if !matches!(state.active.as_str(), "inactive" | "failed") {
+        let stop = bus.stop(unit).await;
+        stop.context(Code::Bus, || format!("stopping {unit}"))?;
     }
     let mark = mark::read(root)?;
     let gateway = Gateway::new(root)?;
     let seen = ring::look(&gateway, &config).await;
     match decide(&config, false, &mark, &seen)? {
-        Decision::Start => forget(root),
-        Decision::Join { remove, add } => {
-            let stop = bus.stop(unit).await;
-            stop.context(Code::Bus, || format!("stopping {unit}"))?;
-            join(root, &gateway, &config, &seen, (remove, add)).await
-        }
+        Decision::Start => permit(root, paths::ETCD_CONFIG),
+        Decision::Join { remove, add } => join(root, &gateway, &config, &seen, (remove, add)).await,
     }
 }
 
@@ -102,20 +108,34 @@ async fn join(
     mark::keep(root, &mark)?;
     let ring = gateway.members(through).await?;
     root.write_atomic(JOINING, config.joining(&ring).as_bytes(), 0o600)?;
-    let environment = format!("CONFIG_FILE={JOINING}\n");
+    permit(root, JOINING)
+}
+
+/// The unit starts, with this configuration, though it sees no log.
+fn permit(root: &Root, config: &str) -> Result<()> {
+    let environment = format!("CONFIG_FILE={config}\n");
     root.write_atomic(paths::ETCD_ENVIRONMENT, environment.as_bytes(), 0o644)?;
     Ok(())
 }
 
-/// The next start is as the document says.
+/// The unit starts only with a log.
+fn withdraw(root: &Root) -> Result<()> {
+    root.remove(paths::ETCD_ENVIRONMENT)?;
+    root.remove(JOINING)?;
+    Ok(())
+}
+
+/// A member with data starts as the document says. A log that is somewhere
+/// else the unit does not see.
 ///
 /// # Errors
 ///
 /// [`Code::Disk`].
-pub fn forget(root: &Root) -> Result<()> {
-    root.remove(paths::ETCD_ENVIRONMENT)?;
-    root.remove(JOINING)?;
-    Ok(())
+pub fn as_documented(root: &Root, config: &Config) -> Result<()> {
+    if config.is_at_its_place() {
+        return withdraw(root);
+    }
+    permit(root, paths::ETCD_CONFIG)
 }
 
 /// Moves what is in the member's folder to a place of its own within the data,
@@ -150,10 +170,10 @@ pub fn stamp() -> String {
 /// [`Code::Etcd`]: it has not caught up yet, or does not answer.
 pub async fn settle(machine: &Machine, step: &str) -> Result<()> {
     let root = &machine.root;
+    let config = Config::read(root)?;
     let gateway = Gateway::new(root)?;
     let mut own = gateway.status(LOCAL).await?;
     if own.learner {
-        let config = Config::read(root)?;
         machine.status.detail(step, "gets all data, to have a vote");
         let promoted = tokio::time::timeout(CATCH_UP, promote(&gateway, &config, own.id)).await;
         promoted.unwrap_or_else(|_| {
@@ -163,7 +183,7 @@ pub async fn settle(machine: &Machine, step: &str) -> Result<()> {
         tracing::info!("{} has a vote in its ring", config.name);
         own = gateway.status(LOCAL).await?;
     }
-    forget(root)?;
+    as_documented(root, &config)?;
     let mark = Mark {
         member: Some(own.id),
         ..Mark::default()

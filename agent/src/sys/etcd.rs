@@ -85,13 +85,13 @@ impl Gateway {
     }
 
     /// Whether the member at this URL for clients has a leader and most
-    /// members behind it.
+    /// members behind it. An alarm for want of space is told elsewhere.
     ///
     /// # Errors
     ///
     /// [`Code::Etcd`] with the member's reason, or why it does not answer.
     pub async fn healthy(&self, url: &str) -> Result<()> {
-        let health = self.get(&format!("{url}/health")).await?;
+        let health = self.get(&format!("{url}/health?exclude=NOSPACE")).await?;
         if health["health"] == "true" {
             return Ok(());
         }

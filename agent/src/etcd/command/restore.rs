@@ -29,8 +29,8 @@ impl Command {
         let doing = || format!("opening {}", file.display());
         let file = std::path::absolute(file).context(Code::Disk, doing)?;
         let size = verify(&mut Root::default().open(&file)?)?;
-        if config.wal != config.data.join("member/wal") {
-            let story = "wal-dir is set in etcd.config: restore by hand, with etcdutl";
+        if !config.is_at_its_place() {
+            let story = "etcd.config has another data-dir or wal-dir: restore with etcdutl";
             return Err(Error::new(Code::Etcd, story));
         }
         if !root.exists(etcdutl())? {
@@ -72,7 +72,7 @@ impl Command {
         self.tell_aside(join::set_aside(root, config)?)?;
         root.rename(new.join("member"), config.data.join("member"))?;
         root.remove_tree(&new)?;
-        join::forget(root)?;
+        join::as_documented(root, config)?;
         mark::keep(root, &Mark::default())?;
         let unit = Service::Etcd.unit();
         let starting = || format!("starting {unit}");
