@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Machine};
-use tests::document::Document;
 use tests::{report, wait};
 
 const MASTER: &str = "master";

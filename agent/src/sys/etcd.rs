@@ -9,6 +9,7 @@ mod save;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 pub use save::verify;
 
@@ -24,6 +25,11 @@ const KEY: &str = "/etc/kubernetes/pki/etcd/healthcheck-client.key";
 pub const LOCAL: &str = "https://127.0.0.1:2379";
 /// How long one answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
+/// Why a ring that is healthy may refuse to change, and for how long: it asks
+/// for 5 seconds of every connection.
+/// Source: etcd, api/v3rpc/rpctypes, `ErrUnhealthy`.
+const UNSETTLED: &str = "etcdserver: unhealthy cluster";
+const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a member may be at writing its database anew: some seconds for
 /// each gibibyte.
 const DEFRAGMENT: Duration = Duration::from_secs(600);
@@ -148,7 +154,7 @@ impl Gateway {
     /// [`Code::Etcd`] with the ring's reason.
     pub async fn add_learner(&self, url: &str, peer_url: &str) -> Result<u64> {
         let body = json!({"peerURLs": [peer_url], "isLearner": true});
-        let added = self.ask(url, "cluster/member/add", &body).await?;
+        let added = self.change(url, "cluster/member/add", &body).await?;
         Ok(number(&added["member"]["ID"]))
     }
 
@@ -219,7 +225,21 @@ impl Gateway {
 
     async fn by_id(&self, url: &str, path: &str, id: u64) -> Result<()> {
         let body = json!({"ID": id.to_string()});
-        self.ask(url, path, &body).await.map(drop)
+        self.change(url, path, &body).await.map(drop)
+    }
+
+    /// Asks for a change of the ring's members. It refuses one in the first
+    /// seconds after another member came back; then it is asked again.
+    async fn change(&self, url: &str, path: &str, body: &Value) -> Result<Value> {
+        let began = Instant::now();
+        loop {
+            match self.ask(url, path, body).await {
+                Err(error) if error.story().contains(UNSETTLED) && began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn get(&self, url: &str) -> Result<Value> {
