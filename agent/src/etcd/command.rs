@@ -178,6 +178,7 @@ impl Command {
     }
 
     async fn rejoin(&self, yes: bool) -> Result<()> {
+        self.as_service()?;
         let seen = ring::look(&self.gateway, &self.config).await;
         if seen.healthy.is_empty() {
             let story = "the ring has no majority without this member: nothing was done";
@@ -211,6 +212,7 @@ impl Command {
     }
 
     async fn leave(&self, yes: bool) -> Result<()> {
+        self.as_service()?;
         let own = self.gateway.status(LOCAL).await?.id;
         let members = self.gateway.members(LOCAL).await?;
         let others: Vec<&Member> = members.iter().filter(|one| one.id != own).collect();
@@ -280,12 +282,17 @@ impl Command {
         }
     }
 
-    async fn stop(&self) -> Result<()> {
+    /// What a kubelet runs is not stopped by systemd.
+    fn as_service(&self) -> Result<()> {
         let node = run::read_configuration(&self.root)?.1;
         if node.static_pods.contains(&Service::Etcd) {
-            let story = "etcd is a static pod here: move its manifest out of the folder first";
+            let story = "etcd is a static pod here, with which this cannot be done";
             return Err(Error::new(Code::Etcd, story));
         }
+        Ok(())
+    }
+
+    async fn stop(&self) -> Result<()> {
         let doing = || format!("stopping {}", Service::Etcd.unit());
         let bus = Bus::connect().await.context(Code::Bus, doing)?;
         bus.stop(Service::Etcd.unit())

@@ -25,6 +25,7 @@ impl Command {
     /// Every other member is taken out of the ring first, while it has a
     /// majority: otherwise the others would go on with what is to be replaced.
     pub(super) async fn restore(&self, file: &Path, yes: bool) -> Result<()> {
+        self.as_service()?;
         let (root, config) = (&self.root, &self.config);
         let doing = || format!("opening {}", file.display());
         let file = std::path::absolute(file).context(Code::Disk, doing)?;
