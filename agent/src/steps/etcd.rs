@@ -60,12 +60,11 @@ impl Step<Machine> for Etcd {
             // No command of the operator's works on it at the same time.
             let _held = join::hold(&machine.root)?;
             join::prepare(machine, &bus).await?;
-            if let Err(error) = start(machine, &bus).await {
+            if let Err(error) = run(machine, &bus).await {
+                // The ring may know more of it.
                 join::diagnose(machine).await?;
                 return Err(error);
             }
-            join::settle(machine, name::ETCD).await?;
-            Gateway::new(&machine.root)?.healthy(LOCAL).await?;
             Ok("healthy".to_owned())
         })
     }
@@ -75,7 +74,7 @@ impl Step<Machine> for Etcd {
     }
 }
 
-async fn start(machine: &Machine, bus: &Bus) -> Result<()> {
+async fn run(machine: &Machine, bus: &Bus) -> Result<()> {
     if services::would_restart(machine, bus, Service::Etcd).await? {
         await_turn(machine).await?;
     }
@@ -87,7 +86,8 @@ async fn start(machine: &Machine, bus: &Bus) -> Result<()> {
             format!("etcd has not joined its ring after {} s", JOIN.as_secs()),
         )
     })??;
-    Ok(())
+    join::settle(machine, name::ETCD).await?;
+    Gateway::new(&machine.root)?.healthy(LOCAL).await
 }
 
 /// Until a restart of this member leaves the ring its majority. One that is
