@@ -96,6 +96,7 @@ fn whole_way(cluster: &mut Cluster) -> Result<()> {
     all_are_ready(cluster)?;
     the_operator_waits(cluster)?;
     the_network_is_as_wanted(cluster)?;
+    the_operator_tries_the_cluster_out(cluster)?;
     pods_reach_each_other(cluster)?;
     what_knode_says(cluster)?;
     a_reboot_fetches_nothing(cluster)
@@ -124,6 +125,13 @@ fn a_node_boots_before_its_master_and_waits(cluster: &mut Cluster) -> Result<()>
         shown.stdout.contains("E-API-UNREACHABLE"),
         "{}",
         shown.stdout
+    );
+    let phases = node.exec(&["/opt/knode/bin/knode", "check", "--phase=nodes"])?;
+    ensure!(
+        phases.code() == 4 && phases.stdout.contains("E-API-UNREACHABLE"),
+        "{}: {}",
+        phases.code(),
+        phases.stdout
     );
     let systemd = node.sh("systemctl show --property=StatusText,ActiveState knode.service")?;
     ensure!(systemd.contains("ActiveState=activating"), "{systemd}");
@@ -222,6 +230,8 @@ fn the_operator_waits(cluster: &mut Cluster) -> Result<()> {
     let said: Value = serde_json::from_str(&said)?;
     let criteria = said["criteria"].as_array().context("no list")?;
     ensure!(said["ready"] == true && criteria.len() == 3, "{said:#}");
+    let said = cluster.kgen_wait(&["--for", "certificates"])?.ok()?;
+    ensure!(said.contains("no request waits"), "{said}");
     let missing = cluster.kgen_wait(&["--for=nodes", "--nodes=4", "--timeout=1s"])?;
     ensure!(
         missing.code() == 3,
@@ -233,6 +243,43 @@ fn the_operator_waits(cluster: &mut Cluster) -> Result<()> {
         missing.stdout.contains("NOT YET  3 of 4"),
         "{}",
         missing.stdout
+    );
+    Ok(())
+}
+
+/// P57, P44: a pod runs, a Service is reached by ClusterIP and NodePort, and
+/// nothing of it is left.
+fn the_operator_tries_the_cluster_out(cluster: &mut Cluster) -> Result<()> {
+    let said = cluster.kgen_wait(&["--probe", "--timeout", "3m"])?.ok()?;
+    for part in [
+        "pods          a pod",
+        "services      ClusterIP",
+        "services      NodePort of master",
+        "services      NodePort of node-2",
+        "from here",
+    ] {
+        ensure!(said.contains(part), "{part}:\n{said}");
+    }
+    ensure!(!said.contains("NOT YET"), "{said}");
+    wait::until("the probe's namespace gone", BOOT, || {
+        let namespaces = cluster.get(&[
+            "namespaces",
+            "--selector=app.kubernetes.io/managed-by=kgen-wait",
+        ])?;
+        let none = namespaces["items"].as_array().is_some_and(Vec::is_empty);
+        Ok(none.then_some(()))
+    })?;
+    // An image that is nowhere to be had: told why, and taken away all the same.
+    let before = std::fs::read_to_string(cluster.path("cluster.yaml"))?;
+    let other = before.replace("knode.test/web:1", "knode.test/nowhere:1");
+    std::fs::write(cluster.path("cluster.yaml"), other)?;
+    let said = cluster.kgen_wait(&["--for=pods", "--timeout=20s"])?;
+    std::fs::write(cluster.path("cluster.yaml"), before)?;
+    ensure!(said.code() == 3, "{}: {}", said.code(), said.stdout);
+    ensure!(
+        said.stdout.contains("ImagePull") && said.stdout.contains("nowhere"),
+        "{}",
+        said.stdout
     );
     Ok(())
 }
@@ -401,6 +448,19 @@ fn what_knode_says(cluster: &mut Cluster) -> Result<()> {
         let shown = node.exec(&["/opt/knode/bin/knode", "status"])?;
         ensure!(shown.code() == 0, "{name}: {}", shown.stdout);
         eprint!("{}", shown.stdout);
+        // P55: each phase alone, by its own criterion.
+        for phase in [
+            "certificates",
+            "masters",
+            "nodes",
+            "network",
+            "daemons",
+            "add-ons",
+        ] {
+            let command = ["/opt/knode/bin/knode", "check", "--phase", phase];
+            let shown = node.exec(&command)?;
+            ensure!(shown.code() == 0, "{name}: {phase}: {}", shown.stdout);
+        }
         // READY=1 came, so systemd has nothing more to start.
         let system = node.wait_for_system(BOOT)?;
         ensure!(system == System::Running, "{name}: {system:?}");

@@ -7,6 +7,7 @@
 mod judge;
 mod network;
 mod observe;
+pub mod phase;
 mod ports;
 
 use serde::Serialize;

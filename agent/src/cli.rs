@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use crate::check::phase::{self, Phase};
 use crate::check::{self, Verdict};
 use crate::error::{Code, Context, Error, Result};
 use crate::status::Report;
 use crate::sys::root::Root;
-use crate::{etcd, fetch, report, run, status, timeline, wait};
+use crate::{etcd, fetch, report, reset, run, status, timeline, wait};
 use units::paths;
 
 /// Makes this machine a healthy Kubernetes node, and keeps it one.
@@ -37,11 +38,21 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Say whether this machine is fit to be a node.
+    /// Say whether this machine is fit to be a node, or whether phases of its
+    /// deployment are over.
     ///
     /// Exit codes: 0 nothing is in the way, though there may be warnings;
     /// 4 something is.
     Check {
+        /// Whether these phases are over, each by its own criterion; by default
+        /// whether the machine is fit, before anything is done to it.
+        #[arg(
+            long,
+            value_name = "PHASES",
+            value_delimiter = ',',
+            conflicts_with = "offline"
+        )]
+        phase: Vec<Phase>,
         /// As JSON, for programs.
         #[arg(long)]
         json: bool,
@@ -62,6 +73,13 @@ enum Command {
     /// whoever is asked for help: status, checks, journals, units, network,
     /// evidence. Keys, tokens and passwords are left out.
     Report(ReportArguments),
+    /// Make this machine what it was before its document: stop and remove what
+    /// the document and knode brought, and nothing else.
+    ///
+    /// Asks first: type the machine's name. May be interrupted and run again.
+    /// Exit codes: 0 nothing of knode is left, or --dry-run; 1 it may not be
+    /// done, and nothing was; 4 something could not be undone.
+    Reset(reset::Arguments),
     /// Draw the boot as a picture (SVG): what took how long.
     Timeline(TimelineArguments),
     /// Wait until ports, addresses, sockets or files are there.
@@ -141,10 +159,15 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Run => run::run(),
         Command::Status { json } => show_status(json),
-        Command::Check { json, offline } => check_machine(json, offline),
+        Command::Check {
+            phase,
+            json,
+            offline,
+        } => check_machine(&phase, json, offline),
         Command::Fetch(arguments) => fetch::command::fetch(&arguments),
         Command::Etcd(request) => etcd::command::main(&request),
         Command::Report(arguments) => pack_report(&arguments),
+        Command::Reset(arguments) => reset::reset(&arguments),
         Command::Timeline(arguments) => timeline(&arguments),
         Command::Wait(arguments) => wait_for(arguments),
     };
@@ -173,7 +196,7 @@ fn show_status(json: bool) -> Result<ExitCode> {
     })
 }
 
-fn check_machine(json: bool, offline: bool) -> Result<ExitCode> {
+fn check_machine(phases: &[Phase], json: bool, offline: bool) -> Result<ExitCode> {
     let root = Root::new("/");
     let config = match run::read_configuration(&root) {
         Ok((_, config)) => Some(config),
@@ -187,12 +210,25 @@ fn check_machine(json: bool, offline: bool) -> Result<ExitCode> {
         }
     };
     let findings = run::runtime()?.block_on(async {
-        let mut facts = check::observe(&root, config.as_ref(), true).await;
-        if let Some(config) = config.as_ref().filter(|_| !offline) {
-            facts.outside = check::look_outside(&root, config).await;
+        let mut findings = Vec::new();
+        if phases.is_empty() || phases.contains(&Phase::Provision) {
+            let mut facts = check::observe(&root, config.as_ref(), true).await;
+            if let Some(config) = config.as_ref().filter(|_| !offline) {
+                facts.outside = check::look_outside(&root, config).await;
+            }
+            findings = check::judge(&facts, config.as_ref());
         }
-        check::judge(&facts, config.as_ref())
-    });
+        if let Some(config) = config.as_ref().filter(|_| !phases.is_empty()) {
+            let seen = phase::see(&root, config, phases).await?;
+            for phase in phases {
+                findings.extend(phase::judge(*phase, &seen));
+            }
+        }
+        Ok::<_, Error>(findings)
+    })?;
+    if config.is_none() && !phases.is_empty() {
+        return Ok(ExitCode::from(4));
+    }
     print(&if json {
         let text = serde_json::to_string_pretty(&findings);
         text.context(Code::Disk, || "putting the findings into words".to_owned())? + "\n"

@@ -132,6 +132,14 @@ codes! {
     EtcdSnapshot = "E-ETCD-SNAPSHOT", "See the message; take another snapshot, or use an older one.";
     /// The Node is registered but not Ready.
     NotReady = "E-NOT-READY", "See the message; it holds the kubelet's reason.";
+    /// A service's version does not go with those of others yet.
+    Skew = "E-SKEW", "Upgrade the masters first, one minor version after the other; knode waits for its turn.";
+    /// Another master restarts its control plane, or is not well.
+    Turn = "E-TURN", "Wait, or mend the named master; take one that is gone out of the settings.";
+    /// Pods do not leave a machine before its kubelet's new version.
+    Drain = "E-DRAIN", "See the message; a PodDisruptionBudget may allow none to go.";
+    /// The machine may not be reset as it was asked for.
+    Reset = "E-RESET", "See the message; it says what to do before.";
     /// What was waited for did not come in time.
     WaitTimeout = "E-WAIT-TIMEOUT", "Check the named target, or wait longer.";
 }

@@ -1,4 +1,5 @@
-//! The cluster's API server, as its operator asks it: JSON for a path.
+//! The cluster's API server, as its operator asks it: JSON for a path, and now
+//! and then an object of a probe's.
 //!
 //! Beneath: reqwest. Source: Kubernetes documentation, "Kubernetes API Concepts".
 
@@ -7,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use reqwest::{Certificate, Client, Identity, StatusCode, header};
+use reqwest::{Certificate, Client, Identity, Method, StatusCode, header};
 use rustls::CertificateError;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -104,10 +105,35 @@ impl Api {
         }
     }
 
+    /// Sends an object, and returns what is answered, whatever the status is.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        object: Option<&Value>,
+    ) -> Result<(StatusCode, Value), Trouble> {
+        let (status, answer) = self.ask(method, path, object).await?;
+        let body = serde_json::from_str(&answer.body);
+        Ok((status, body.unwrap_or(Value::String(answer.body))))
+    }
+
     /// The text at a path, whatever the status is.
     pub async fn text(&self, path: &str) -> Result<(StatusCode, Answer<String>), Trouble> {
+        self.ask(Method::GET, path, None).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        object: Option<&Value>,
+    ) -> Result<(StatusCode, Answer<String>), Trouble> {
         let url = format!("{}{path}", self.server);
-        let response = self.client.get(&url).send().await;
+        let mut request = self.client.request(method, &url);
+        if let Some(object) = object {
+            request = request.json(object);
+        }
+        let response = request.send().await;
         let response = response.map_err(|e| trouble(&self.server, e))?;
         let status = response.status();
         let date = response.headers().get(header::DATE);

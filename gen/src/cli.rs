@@ -312,9 +312,15 @@ enum Certs {
 /// What to wait for, and how long.
 #[derive(Debug, Args)]
 struct WaitArgs {
-    /// Only these phases: masters, nodes, network, daemons; none: all
+    /// Only these phases: certificates, masters, nodes, network, daemons,
+    /// add-ons, and with a probe pods, services; none: all without a probe
     #[arg(long = "for", value_name = "PHASES", value_delimiter = ',')]
     phases: Vec<Phase>,
+
+    /// Also run a pod, and reach a Service from another by DNS, ClusterIP and
+    /// NodePort, in a namespace that is removed again
+    #[arg(long)]
+    probe: bool,
 
     /// At least so many Nodes in all, those of pools among them
     #[arg(long, value_name = "NUMBER")]
@@ -501,6 +507,7 @@ fn run(cli: Cli) -> Result<u8> {
             let ready = wait::run(&wait::Wait {
                 input,
                 phases: &args.phases,
+                probe: args.probe,
                 nodes: args.nodes,
                 timeout: args.timeout,
                 server: args.server.as_ref(),

@@ -22,7 +22,8 @@ use crate::platform::Platform;
 use crate::ranges::nth_address;
 use crate::settings::Checked;
 pub use crate::settings::{
-    Args, ArtifactSources, Endpoint, Host, Images, KubernetesVersion, ServiceAccountKey,
+    Addons, Args, ArtifactSources, Dns, Endpoint, Host, Images, KubernetesVersion,
+    ServiceAccountKey,
 };
 
 /// A cluster.
@@ -80,6 +81,8 @@ pub struct Cluster {
     pub static_pods: bool,
     /// Where images come from.
     pub images: Images,
+    /// What masters keep running in the cluster.
+    pub addons: Addons,
     /// What the operator lays over our configuration.
     pub overrides: Overrides,
     /// More names in the API server's certificate.
@@ -185,6 +188,7 @@ impl Cluster {
             balanced: s.balanced(),
             static_pods: s.static_pods,
             images: s.images.clone(),
+            addons: s.addons.clone(),
             pod_cidrs,
             overrides: Overrides {
                 kubelet: s.kubelet.clone(),

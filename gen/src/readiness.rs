@@ -3,8 +3,11 @@
 //!
 //! Decided from what the API server says alone; nothing is asked for here.
 
+mod addons;
+mod certificates;
 mod masters;
 mod nodes;
+pub mod probe;
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,8 +21,10 @@ use crate::cluster::Cluster;
 
 /// A part of a deployment that can be waited for alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
+    /// No machine waits for a certificate.
+    Certificates,
     /// Every API server answers with etcd behind it, and there are leaders.
     Masters,
     /// Every machine is a Node and Ready.
@@ -28,20 +33,45 @@ pub enum Phase {
     Network,
     /// knode is content with what it supervises, at the version of the settings.
     Daemons,
+    /// What runs in kube-system is available.
+    #[serde(rename = "add-ons")]
+    Addons,
+    /// A pod is scheduled and runs. Needs a probe.
+    Pods,
+    /// A Service is reached from a pod by every way. Needs a probe.
+    Services,
 }
 
 impl Phase {
     /// In the order of a deployment.
-    pub const ALL: [Self; 4] = [Self::Masters, Self::Nodes, Self::Network, Self::Daemons];
+    pub const ALL: [Self; 8] = [
+        Self::Certificates,
+        Self::Masters,
+        Self::Nodes,
+        Self::Network,
+        Self::Daemons,
+        Self::Addons,
+        Self::Pods,
+        Self::Services,
+    ];
 
     /// The word on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Certificates => "certificates",
             Self::Masters => "masters",
             Self::Nodes => "nodes",
             Self::Network => "network",
             Self::Daemons => "daemons",
+            Self::Addons => "add-ons",
+            Self::Pods => "pods",
+            Self::Services => "services",
         }
+    }
+
+    /// Whether something has to be made in the cluster to know.
+    pub fn probes(self) -> bool {
+        matches!(self, Self::Pods | Self::Services)
     }
 }
 
@@ -58,7 +88,8 @@ impl FromStr for Phase {
         let found = Self::ALL.into_iter().find(|phase| phase.as_str() == text);
         found.ok_or_else(|| {
             InvalidValue(format!(
-                "unknown phase {text:?}: use masters, nodes, network or daemons"
+                "unknown phase {text:?}: use {}",
+                Self::ALL.map(Self::as_str).join(", ")
             ))
         })
     }
@@ -73,6 +104,12 @@ pub struct Seen {
     pub leases: Value,
     /// The Nodes.
     pub nodes: Value,
+    /// The CertificateSigningRequests.
+    pub requests: Value,
+    /// The Deployments in kube-system.
+    pub deployments: Value,
+    /// The DaemonSets in kube-system.
+    pub daemon_sets: Value,
     /// The server's time.
     pub now: OffsetDateTime,
 }
@@ -108,7 +145,7 @@ impl Criterion {
     }
 }
 
-/// Everything that has to be so in `phases`, in their order. `least` is how many
+/// Everything that has to be so in `phases` without a probe, in their order. `least` is how many
 /// Nodes there have to be, those of pools among them; none: those that the
 /// settings name.
 pub fn judge(
@@ -117,9 +154,11 @@ pub fn judge(
     least: Option<usize>,
     seen: &Seen,
 ) -> Vec<Criterion> {
-    let all = masters::judge(cluster, seen)
+    let all = certificates::judge(seen)
         .into_iter()
-        .chain(nodes::judge(cluster, least, seen));
+        .chain(masters::judge(cluster, seen))
+        .chain(nodes::judge(cluster, least, seen))
+        .chain(addons::judge(seen));
     let mut all: Vec<Criterion> = all.filter(|c| phases.contains(&c.phase)).collect();
     all.sort_by_key(|criterion| criterion.phase);
     all

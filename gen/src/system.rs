@@ -29,6 +29,21 @@ pub struct System {
     pub roles: BTreeMap<Role, Extras>,
     /// What a machine gets besides.
     pub machines: BTreeMap<NodeName, Extras>,
+    /// Objects that masters keep in the cluster, by file.
+    pub manifests: Vec<Manifest>,
+}
+
+/// A file of objects of the operator's own.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// Its name, without the ending.
+    pub name: String,
+    /// Its bytes, which are YAML.
+    pub bytes: Secret,
+    /// Whether there is a Secret among its objects.
+    pub is_secret: bool,
+    /// Where it was named.
+    pub origin: Origin,
 }
 
 impl System {

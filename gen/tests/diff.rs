@@ -188,3 +188,22 @@ fn a_failure_is_no_difference() {
         assert!(!text.contains("hunter2"), "{text}");
     }
 }
+
+/// P61: neither shown nor written.
+#[test]
+fn a_cluster_does_not_go_back_a_minor_version() {
+    let folder = Folder::with(CLUSTER);
+    folder.run(&["render", "-o", "out"]);
+    let older = ["--set", "kubernetesVersion=1.34.1"];
+    let (status, text) = diff(&folder, &older);
+    assert!(
+        status == 2 && text.contains("no cluster goes back"),
+        "{text}"
+    );
+    let before = folder.tree();
+    let mut kgen = folder.kgen();
+    let output = kgen.args(["render", "-o", "out"]).args(older);
+    let text = String::from_utf8(output.output().unwrap().stderr).unwrap();
+    assert!(text.contains("go into another folder"), "{text}");
+    assert_eq!(folder.tree(), before);
+}

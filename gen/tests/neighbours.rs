@@ -59,3 +59,26 @@ fn without_being_asked_for_there_are_none() {
         assert!(told.contains("artifacts.neighbours"), "{told}");
     }
 }
+
+/// A port has one owner; the clash is shown at what was typed.
+#[test]
+fn the_port_is_nobody_elses() {
+    for (typed, named) in [
+        ("10250", "the kubelet"),
+        ("6443", "the API server"),
+        ("2379", "etcd"),
+        ("30123", "service-node-port-range"),
+    ] {
+        let settings = format!("artifacts: {{neighbours: true, neighboursPort: {typed}}}\n");
+        let folder = Folder::with(&format!("{settings}{CLUSTER}"));
+        let output = folder.kgen().args(["--name", "node-1"]).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success(), "{typed}");
+        assert!(told.contains(named) && told.contains(typed), "{told}");
+    }
+    let kubelet = "artifacts: {neighbours: true}\nkubelet: {config: {healthzPort: 7444}}\n";
+    let folder = Folder::with(&format!("{kubelet}{CLUSTER}"));
+    let output = folder.kgen().args(["--name", "node-1"]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("kubelet.config.healthzPort"), "{told}");
+}

@@ -186,9 +186,13 @@ fn masters_make_every_token_known() {
         assert!(id.bytes().chain(proof.bytes()).all(good), "{token}");
         let left = expires - OffsetDateTime::now_utc();
         assert!(left <= life && left > life - Duration::minutes(5), "{left}");
-        let path = format!("/etc/knode/objects/bootstrap-token-{id}.yaml");
-        let text = master.text(&path);
-        assert_eq!(master.files[&path].0, 0o600);
+        let path = "/etc/knode/objects/bootstrap-tokens.yaml";
+        let all = master.text(path);
+        assert_eq!(all.split("---\n").count(), 2);
+        let name = format!("bootstrap-token-{id}");
+        let text = all.split("---\n").find(|text| text.contains(&name));
+        let text = text.unwrap().to_owned();
+        assert_eq!(master.files[path].0, 0o600);
         let object: Value = serde_yaml::from_str(&text).unwrap();
         assert_eq!(object["type"], "bootstrap.kubernetes.io/token");
         assert_eq!(object["metadata"]["name"], format!("bootstrap-token-{id}"));
@@ -290,8 +294,8 @@ fn a_token_is_kept_until_its_last_quarter() {
         let master = landing(&folder, &["--role", "master"]);
         let has = |token: &str| {
             let id = token.split_once('.').unwrap().0;
-            let path = format!("/etc/knode/objects/bootstrap-token-{id}.yaml");
-            master.files.contains_key(&path)
+            let all = master.text("/etc/knode/objects/bootstrap-tokens.yaml");
+            all.contains(&format!("bootstrap-token-{id}"))
         };
         assert!(has(&new.0) && !has(&old.0));
         // Whoever still has time keeps its own.

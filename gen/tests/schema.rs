@@ -50,6 +50,7 @@ hooks: {}
 network: {}
 hostAliases: [{ip: 10.0.0.1, hostnames: [a]}]
 images: {}
+addons: {dns: {stubDomains: {}}, metricsServer: {}, dashboard: {}, manifests: []}
 runtime: {}
 kubelet: {}
 kubeProxy: {}
@@ -239,6 +240,12 @@ fn the_schema_refuses_what_the_program_refuses() {
         "images: {registry: ''}",
         "images: {etcd: ''}",
         "docker: {port: 0}",
+        "addons: {dns: false}",
+        "addons: {dns: {replicas: 0}}",
+        "addons: {dns: {forward: []}}",
+        "addons: {dns: {stubDomains: {a: []}}}",
+        "addons: {metricsServer: {image: ''}}",
+        "addons: {manifests: [a.txt]}",
         "roles: {worker: {}}",
     ] {
         let text = if wrong.starts_with("nod") || wrong == "name: a" {

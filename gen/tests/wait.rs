@@ -48,7 +48,7 @@ fn what_is_typed_wrong_is_told_at_once() {
     for (flags, why) in [
         (
             ["--for", "minions"],
-            "use masters, nodes, network or daemons",
+            "use certificates, masters, nodes, network, daemons, add-ons, pods, services",
         ),
         (["--timeout", "10"], "a number with s, m or h"),
         (["--timeout", "-1m"], "a number with s, m or h"),

@@ -115,7 +115,7 @@ fn write(cluster: &mut Cluster) -> Result<()> {
 
 /// Waits until the node.yaml that is there is the one that was applied.
 fn settled(cluster: &mut Cluster) -> Result<()> {
-    cluster.wait_until_applied(MASTER)
+    cluster.wait_until_applied(MASTER, LIMIT)
 }
 
 /// Which units have another process, or were restarted.

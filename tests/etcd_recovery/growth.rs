@@ -53,8 +53,7 @@ fn grow(cluster: &mut Cluster) -> Result<()> {
         &settings,
         format!("etcd:\n  config: {{initial-cluster-state: existing}}\n{three}"),
     )?;
-    cluster.write_document("master-1")?;
-    cluster.wait_until_applied("master-1")?;
+    cluster.deliver("master-1", LIMIT)?;
     ensure!(pid(cluster)? == etcd, "etcd was restarted");
     for name in ["master-2", "master-3"] {
         cluster.boot(name)?;

@@ -178,7 +178,7 @@ fn a_new_configuration_restarts_one_after_the_other(cluster: &mut Cluster) -> Re
         cluster.write_document(name)?;
     }
     for name in MEMBERS {
-        cluster.wait_until_applied(name)?;
+        cluster.wait_until_applied(name, LIMIT)?;
     }
     let mut away: Vec<(f64, f64)> = Vec::new();
     for name in MEMBERS {

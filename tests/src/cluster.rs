@@ -91,6 +91,27 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// The same at the version of other Kubernetes binaries.
+    pub fn at_version(machines: &[Machine], kube: Binaries) -> Result<Self> {
+        let mut cluster = Self::new(machines)?;
+        cluster.change_version(kube)?;
+        Ok(cluster)
+    }
+
+    /// Settings and lock are of the version of these binaries from now on.
+    pub fn change_version(&mut self, kube: Binaries) -> Result<()> {
+        let path = self.path("cluster.yaml");
+        let text = fs::read_to_string(&path).context("reading the settings")?;
+        let lines = text.lines().map(|line| match line.split_once(": ") {
+            Some(("kubernetesVersion", _)) => format!("kubernetesVersion: {}\n", kube.version()),
+            _ => format!("{line}\n"),
+        });
+        fs::write(&path, lines.collect::<String>()).context("writing the settings")?;
+        let version = kube.version().to_owned();
+        self.kube = Some(kube);
+        fs::write(self.path("kgen.lock"), self.lock(&version)?).context("writing the lock")
+    }
+
     /// The same with IPv6 beside IPv4: machine N is 10.99.0.N and fd00:99::N.
     pub fn dual_stack(machines: &[Machine], mode: &str) -> Result<Self> {
         let mut cluster = Self::with_mode(machines, mode)?;
@@ -152,6 +173,17 @@ impl Cluster {
         let path = self.path("cluster.yaml");
         let text = fs::read_to_string(&path).context("reading the settings")?;
         fs::write(&path, format!("{more}{text}")).context("writing the settings")
+    }
+
+    /// Replaces the settings' add-ons, none, by these: a line of YAML.
+    pub fn addons(&self, line: &str) -> Result<()> {
+        let path = self.path("cluster.yaml");
+        let text = fs::read_to_string(&path).context("reading the settings")?;
+        let lines = text.lines().map(|l| match l.starts_with("addons:") {
+            true => format!("addons: {line}\n"),
+            false => format!("{l}\n"),
+        });
+        fs::write(&path, lines.collect::<String>()).context("writing the settings")
     }
 
     /// Runs kgen in the cluster's folder.
@@ -319,6 +351,7 @@ impl Cluster {
             "name: test\n\
              kubernetesVersion: {version}\n\
              network:\n  podCIDR: 10.244.0.0/16\n  serviceCIDR: 10.96.0.0/16\n  mode: {mode}\n\
+             images: {{probe: knode.test/web:1}}\n\
              runtime:\n  source: distribution\n"
         );
         if cgroup::version()? == cgroup::Version::V1 {
@@ -331,6 +364,8 @@ impl Cluster {
                  enforceNodeAllocatable: []\n    localStorageCapacityIsolation: false\n",
             );
         }
+        // No registry has its image here; see [`Cluster::addons`].
+        text.push_str("addons: {dns: {enabled: false}}\n");
         // A container may not change the host's conntrack table.
         text.push_str("kubeProxy:\n  config:\n    conntrack: {maxPerCore: 0, min: 0}\n");
         text.push_str("nodes:\n");

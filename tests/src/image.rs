@@ -27,6 +27,10 @@ path = "pause.rs"
 name = "web"
 path = "web.rs"
 
+[[bin]]
+name = "dns"
+path = "dns.rs"
+
 [profile.release]
 opt-level = "s"
 panic = "abort"
@@ -34,7 +38,8 @@ strip = true
 
 [workspace]
 "#;
-const SOURCES: [(&str, &str); 2] = [
+const SOURCES: [(&str, &str); 3] = [
+    ("dns.rs", include_str!("bin/dns.rs")),
     ("pause.rs", include_str!("bin/pause.rs")),
     ("web.rs", include_str!("bin/web.rs")),
 ];
@@ -52,13 +57,14 @@ pub struct Image {
 impl Image {
     /// What holds a pod's namespaces: `registry.k8s.io/pause:3.10.1`.
     pub fn pause() -> Result<Self> {
-        Self::build("registry.k8s.io/pause:3.10.1", "pause")
+        Self::build("registry.k8s.io/pause:3.10.1", &["pause"])
     }
 
     /// A web server on port 8080 that answers with lines `hostname …`, `address …` (its
-    /// own) and `client …`: `knode.test/web:1`.
+    /// own) and `client …`: `knode.test/web:1`. There is `/dns` in it, too, which asks a
+    /// name server.
     pub fn web() -> Result<Self> {
-        Self::build("knode.test/web:1", "web")
+        Self::build("knode.test/web:1", &["web", "dns"])
     }
 
     /// One of Kubernetes' own programs, which are static, as its published image has
@@ -124,15 +130,24 @@ impl Image {
         &self.archive
     }
 
-    fn build(reference: &str, program: &str) -> Result<Self> {
-        let path = programs()?.join(program);
-        let content = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let key = cache::digest([content.as_slice(), reference.as_bytes()]);
-        let name = format!("image-{program}-{}.tar", &key[..16]);
+    /// Packs programs of ours; the first is the one that is started.
+    fn build(reference: &str, names: &[&str]) -> Result<Self> {
+        let folder = programs()?;
+        let read = |name: &&str| {
+            let path = folder.join(name);
+            fs::read(&path).with_context(|| format!("reading {}", path.display()))
+        };
+        let contents: Vec<Vec<u8>> = names.iter().map(read).collect::<Result<_>>()?;
+        let parts = contents.iter().map(Vec::as_slice);
+        let key = cache::digest(parts.chain([reference.as_bytes()]));
+        let name = format!("image-{}-{}.tar", names[0], &key[..16]);
         let archive = cache::once(&name, |target| {
-            let files = [(program, content)];
-            fs::write(target, archive(reference, &format!("/{program}"), &files)?)
-                .with_context(|| format!("writing {}", target.display()))
+            let files: Vec<_> = names.iter().copied().zip(contents).collect();
+            fs::write(
+                target,
+                archive(reference, &format!("/{}", names[0]), &files)?,
+            )
+            .with_context(|| format!("writing {}", target.display()))
         })?;
         Ok(Self {
             reference: reference.to_owned(),
@@ -169,7 +184,7 @@ fn programs() -> Result<PathBuf> {
                 .env_remove("CARGO_ENCODED_RUSTFLAGS")
                 .env("CARGO_TARGET_DIR", &built))?;
             fs::create_dir(target)?;
-            for program in ["pause", "web"] {
+            for program in ["pause", "web", "dns"] {
                 let from = built.join(host).join("release").join(program);
                 fs::copy(&from, target.join(program))
                     .with_context(|| format!("taking {}", from.display()))?;

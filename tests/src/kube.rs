@@ -30,10 +30,20 @@ pub struct Binaries {
 impl Binaries {
     /// Looks into `$KUBE_BIN_DIR`. An error is the reason for which to skip a test.
     pub fn find() -> Result<Self> {
-        let directory = directory();
+        Self::in_folder(directory(), "KUBE_BIN_DIR")
+    }
+
+    /// Those of an older version, in `$KUBE_BIN_DIR_OLD`, to upgrade from.
+    pub fn find_older() -> Result<Self> {
+        let variable = "KUBE_BIN_DIR_OLD";
+        let default = "/opt/kubernetes/previous/bin";
+        Self::in_folder(cache::from_environment(variable, default), variable)
+    }
+
+    fn in_folder(directory: PathBuf, variable: &str) -> Result<Self> {
         for program in PROGRAMS {
             let path = directory.join(program);
-            ensure!(path.is_file(), "no {} ($KUBE_BIN_DIR)", path.display());
+            ensure!(path.is_file(), "no {} (${variable})", path.display());
         }
         let version = run(Command::new(directory.join("kubelet")).arg("--version"))?;
         let version = version.trim().trim_start_matches("Kubernetes v").to_owned();

@@ -19,6 +19,7 @@
 //! | `KNODE_TEST_MIRROR` | Debian mirror | the one in the machine's apt sources |
 //! | `KNODE_TEST_SKIPS` | file that gets a line for each skipped test | none |
 //! | `KUBE_BIN_DIR` | Kubernetes' server binaries | `/opt/kubernetes/bin` |
+//! | `KUBE_BIN_DIR_OLD` | those of an older version | `/opt/kubernetes/previous/bin` |
 //! | `COREOS_CLOUDINIT` | the real coreos-cloudinit, a static binary | none |
 
 pub mod artifact_server;

@@ -53,6 +53,21 @@ pub const WITH_APISERVER: &[StaticFile] = &[
     embed!("etc/kubernetes/authentication.yaml"),
 ];
 
+/// What masters may keep in the cluster: whole objects, in which kgen replaces
+/// values that differ between clusters.
+pub mod addons {
+    use super::StaticFile;
+    use crate::types::FileMode;
+
+    /// CoreDNS, the cluster's DNS.
+    pub const COREDNS: StaticFile = embed!("etc/knode/objects/coredns.yaml", FileMode::SECRET);
+    /// metrics-server.
+    pub const METRICS_SERVER: StaticFile =
+        embed!("etc/knode/objects/metrics-server.yaml", FileMode::SECRET);
+    /// Headlamp, a dashboard.
+    pub const HEADLAMP: StaticFile = embed!("etc/knode/objects/headlamp.yaml", FileMode::SECRET);
+}
+
 /// The unit of a service; none where the distribution's own unit runs it.
 pub fn unit(service: Service, runtime: RuntimeSource) -> Option<StaticFile> {
     let file = match service {
@@ -112,7 +127,8 @@ mod tests {
             .concat()
             .into_iter()
             .chain(units)
-            .chain(Role::ALL.map(target));
+            .chain(Role::ALL.map(target))
+            .chain([addons::COREDNS, addons::METRICS_SERVER, addons::HEADLAMP]);
         for file in all {
             assert!(file.content.ends_with('\n'), "{}", file.path);
             assert!(!file.content.contains("{{"), "{}", file.path);

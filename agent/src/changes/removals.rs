@@ -29,21 +29,32 @@ pub struct Removals {
 /// What was applied and is not in `config`.
 pub fn plan(applied: &Applied, config: &NodeConfig) -> Removals {
     let manifest: BTreeSet<&str> = config.manifest.iter().map(|e| e.path.as_str()).collect();
-    let services = applied.services.keys().copied();
-    let services: Vec<Service> = services
-        .filter(|service| !config.services.contains(service))
-        .collect();
+    but(applied, &config.services, &manifest, &links(config))
+}
+
+/// All that was applied.
+pub fn all(applied: &Applied) -> Removals {
+    but(applied, &[], &BTreeSet::new(), &BTreeSet::new())
+}
+
+/// What was applied and is not among these.
+fn but(
+    applied: &Applied,
+    services: &[Service],
+    manifest: &BTreeSet<&str>,
+    links: &BTreeSet<String>,
+) -> Removals {
+    let gone = applied.services.keys().copied();
     let files: Vec<(String, String)> = applied
         .files
         .iter()
         .filter(|(path, _)| !manifest.contains(path.as_str()) && *path != paths::NODE_CONFIG)
         .map(|(path, digest)| (path.clone(), digest.clone()))
         .collect();
-    let links = links(config);
     Removals {
         units: files.iter().filter_map(|(path, _)| unit(path)).collect(),
-        links: applied.links.difference(&links).cloned().collect(),
-        services,
+        links: applied.links.difference(links).cloned().collect(),
+        services: gone.filter(|service| !services.contains(service)).collect(),
         files,
     }
 }

@@ -4,7 +4,7 @@
 
 mod judge;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::machine::Machine;
 use crate::signing::{KUBELET_SERVING, REQUESTS};
 use crate::sys::api::Api;
 use crate::sys::pki;
-use judge::{Knowledge, judge};
+use judge::{Knowledge, addresses, judge};
 
 /// How often requests that were left alone are looked at again: their Nodes
 /// may have changed.
@@ -60,8 +60,10 @@ impl Step<Machine> for Approve {
             let mut approved = 0;
             let mut left = BTreeSet::new();
             if !waiting.is_empty() {
-                let nodes = api.get("/api/v1/nodes").await?.unwrap_or_default();
-                let knowledge = Knowledge::new(machine, &nodes);
+                let mut nodes = BTreeMap::new();
+                api.list("/api/v1/nodes", |node| nodes.extend(addresses(node)))
+                    .await?;
+                let knowledge = Knowledge::new(machine, nodes);
                 for request in waiting {
                     let name = request["metadata"]["name"].as_str().unwrap_or_default();
                     match decide(request, &knowledge) {

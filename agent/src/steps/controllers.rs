@@ -6,6 +6,7 @@ use super::{again, name, services, static_pods};
 use crate::error::Result;
 use crate::graph::Step;
 use crate::machine::Machine;
+use crate::upgrade::lock;
 use units::node_config::Service;
 
 pub struct Controllers;
@@ -41,6 +42,8 @@ impl Step<Machine> for Controllers {
                         .await?;
                 }
             }
+            // This control plane is as it should be: another master's turn.
+            lock::release(machine).await?;
             Ok("started".to_owned())
         })
     }

@@ -11,6 +11,7 @@ use crate::etcd::{join, ring};
 use crate::graph::Step;
 use crate::machine::Machine;
 use crate::sys::bus::Bus;
+pub(crate) use crate::sys::etcd::trust;
 use crate::sys::etcd::{Gateway, LOCAL};
 use units::node_config::Service;
 

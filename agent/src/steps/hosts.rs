@@ -9,6 +9,8 @@ use super::name;
 use crate::error::Result;
 use crate::graph::Step;
 use crate::machine::Machine;
+use crate::sys::Changed;
+use crate::sys::root::Root;
 use units::node_config::HostAlias;
 
 const HOSTS: &str = "/etc/hosts";
@@ -43,6 +45,29 @@ impl Step<Machine> for Hosts {
 
     fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
         Box::pin(tokio::time::sleep(LOOK))
+    }
+}
+
+/// The file as it is without our block, if there is one in it.
+///
+/// # Errors
+///
+/// [`crate::error::Code::Disk`].
+pub(crate) fn without_block(root: &Root) -> Result<Option<Vec<u8>>> {
+    let old = root.read_if_exists(HOSTS)?;
+    let new = old.as_deref().map(|old| with_block(old, &[]));
+    Ok(new.filter(|new| old.as_ref() != Some(new)))
+}
+
+/// Our block goes.
+///
+/// # Errors
+///
+/// [`crate::error::Code::Disk`].
+pub(crate) fn clear(root: &Root) -> Result<Changed> {
+    match without_block(root)? {
+        Some(new) => Ok(root.rewrite(HOSTS, &new)?),
+        None => Ok(Changed::No),
     }
 }
 

@@ -33,21 +33,21 @@ mod bootstrap;
 mod certificates;
 mod controllers;
 mod docker;
-mod etcd;
+pub(crate) mod etcd;
 mod etcd_upkeep;
 mod fetch;
-mod hosts;
+pub(crate) mod hosts;
 mod identity;
 mod kernel;
 mod kubelet;
 mod neighbours;
-mod network;
+pub(crate) mod network;
 mod objects;
 mod peers;
 mod preflight;
 mod ready;
 mod register;
-mod removals;
+pub(crate) mod removals;
 mod runtime;
 pub(crate) mod services;
 mod start;
@@ -62,7 +62,7 @@ use units::NodeConfig;
 use units::node_config::{Registration, Service};
 
 /// The steps' names, as in the status and in `after`.
-mod name {
+pub(crate) mod name {
     pub const ADDRESS: &str = "address";
     pub const APISERVER: &str = "apiserver";
     pub const APPROVE: &str = "approve";

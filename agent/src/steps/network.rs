@@ -4,7 +4,7 @@
 //! [`wanted`] says what should be, from facts alone; [`overlay`] the part of
 //! it that mode vxlan adds; [`apply`] brings the machine there.
 
-mod apply;
+pub(crate) mod apply;
 mod overlay;
 mod wanted;
 
@@ -141,7 +141,7 @@ impl Network {
             let netlink = netlink.context(Code::Netlink, || "opening netlink".to_owned())?;
             let told = "left to the CNI that the settings bring";
             return Ok(
-                match apply::clear(machine, &netlink, &network.bridge).await? {
+                match apply::clear(&machine.root, &netlink, &network.bridge).await? {
                     0 => told.to_owned(),
                     changes => format!("{told}, {changes} changes made"),
                 },

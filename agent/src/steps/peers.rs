@@ -39,17 +39,16 @@ impl Step<Machine> for Peers {
 
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
-            let list = machine.proxy_api()?.get(NODES).await?.unwrap_or_default();
-            let peers: BTreeMap<NodeName, Peer> = list["items"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(peer)
-                .map(|peer| (peer.name.clone(), peer))
-                .collect();
+            let mut peers = BTreeMap::new();
+            let api = machine.proxy_api()?;
+            let version = api
+                .list(NODES, |node| {
+                    peers.extend(peer(node).map(|peer| (peer.name.clone(), peer)));
+                })
+                .await?;
             let count = peers.len();
             let mut known = self.known();
-            known.version = text(&list["metadata"]["resourceVersion"]);
+            known.version = version;
             known.peers = peers;
             publish(machine, &known);
             Ok(format!("{count} Nodes with pod ranges"))

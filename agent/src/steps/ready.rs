@@ -13,7 +13,9 @@ use crate::machine::Machine;
 use crate::supervise::place;
 use crate::sys::bus::Bus;
 use crate::sys::http;
+use crate::upgrade::drain;
 use units::node_config::Service;
+use units::paths;
 
 /// How long a Node may be on its way to Ready before that counts as a
 /// failure.
@@ -64,13 +66,14 @@ async fn until_ready(machine: &Machine) -> Result<()> {
     let bus = services::connect().await?;
     let path = format!("/api/v1/nodes/{}", machine.name);
     loop {
-        let node = condition(&api.get(&path).await?.unwrap_or_default());
-        let services = match node {
+        let node = api.get(&path).await?.unwrap_or_default();
+        let services = match condition(&node) {
             Ok(()) => proxy_health(machine, &bus).await,
             Err(reason) => Err(with_kubelet(reason, &bus).await),
         };
         match services {
-            Ok(()) => return Ok(()),
+            // With its kubelet of another version, or back at the one before.
+            Ok(()) => return drain::end(machine, &node).await,
             Err(reason) => {
                 machine.status.set_ready(false);
                 machine.status.detail(name::READY, reason);
@@ -100,7 +103,8 @@ async fn proxy_health(machine: &Machine, bus: &Bus) -> Result<(), String> {
         return Ok(());
     }
     let answered = async {
-        let url = place::kube_proxy(&machine.root)?;
+        let config = machine.root.read_to_string(paths::KUBE_PROXY_CONFIG)?;
+        let url = place::kube_proxy(&config)?;
         let asked = http::local_client()?.get(&url).send().await;
         let reply = asked.map_err(|error| http::refused(error, &url))?;
         reply

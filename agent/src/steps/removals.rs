@@ -110,7 +110,7 @@ async fn remove(root: &Root, plan: &removals::Removals) -> Result<Vec<String>> {
 }
 
 /// Stops a unit and starts it no more at boot; says whether it ran.
-async fn stop(bus: &Bus, unit: &str) -> Result<bool> {
+pub(crate) async fn stop(bus: &Bus, unit: &str) -> Result<bool> {
     let stopping = || format!("stopping {unit}");
     let state = bus.unit(unit).await.context(Code::Bus, stopping)?;
     let ran = !matches!(state.active.as_str(), "inactive" | "failed");
@@ -130,7 +130,7 @@ async fn stop(bus: &Bus, unit: &str) -> Result<bool> {
 
 /// Removes a file of the document; what somebody else made of one of theirs is
 /// left.
-fn remove_file(root: &Root, path: &str, digest: &str) -> Result<Option<String>> {
+pub(crate) fn remove_file(root: &Root, path: &str, digest: &str) -> Result<Option<String>> {
     let Some(bytes) = root.read_if_exists(path)? else {
         return Ok(None);
     };

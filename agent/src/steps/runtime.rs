@@ -4,7 +4,7 @@
 mod config;
 mod toml;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -110,10 +110,10 @@ impl Runtime {
 
 /// Asks over its socket until it answers; a started unit is not enough.
 async fn answering(machine: &Machine) -> Result<String> {
-    let socket = machine.root.path(Path::new(paths::CONTAINERD_SOCKET));
+    let runtime = cri::Runtime::at(machine.root.path(paths::CONTAINERD_SOCKET))?;
     let ask = async {
         loop {
-            match cri::version(&socket).await {
+            match runtime.version().await {
                 Ok(version) => return version,
                 Err(error) => machine.status.detail(name::RUNTIME, error.story()),
             }

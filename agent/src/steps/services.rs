@@ -1,7 +1,7 @@
 //! Starting services through systemd, which owns the processes.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::machine::Machine;
 use crate::supervise::way_back;
 use crate::sys::bus::{self, Bus, UnitState};
 use crate::sys::store::Store;
+use crate::upgrade::{self, Before};
 use units::node_config::Service;
 use units::paths;
 
@@ -55,7 +56,8 @@ pub async fn connect() -> Result<Bus> {
 ///
 /// # Errors
 ///
-/// [`Code::UnitFailed`] with systemd's reason.
+/// [`Code::UnitFailed`] with systemd's reason; [`Code::Drain`] before a
+/// kubelet's other version.
 pub async fn ensure_active(
     machine: &Machine,
     bus: &Bus,
@@ -77,11 +79,18 @@ pub async fn ensure_active(
     if !news.is_empty() {
         tracing::info!(%service, "{service} is to read anew: {}", news.join(", "));
     }
-    let outcome = match (state.is_active(), if_active) {
-        (true, IfActive::Leave) if news.is_empty() => {
-            keep_inputs(machine, service)?;
-            return Ok(false);
-        }
+    let running = state.is_active();
+    if running && news.is_empty() && if_active == IfActive::Leave {
+        keep_inputs(machine, service)?;
+        return Ok(false);
+    }
+    let link = program(service).display().to_string();
+    let before = Before {
+        running,
+        program: news.contains(&link),
+    };
+    upgrade::turn(machine, service, before).await?;
+    let outcome = match (running, if_active) {
         (true, _) => bus.restart(unit).await,
         // A start that goes on for long goes on with what was read before.
         (false, _) if state.active == "activating" && !news.is_empty() => bus.restart(unit).await,
@@ -147,7 +156,7 @@ fn news(machine: &Machine, service: Service, state: &UnitState) -> Result<Vec<St
         // Of what was started by another knode, or by nobody, nothing is known.
         None => Vec::new(),
     };
-    let link = Path::new(paths::KUBERNETES_BIN).join(service.to_string());
+    let link = program(service);
     let linked = Store::new(root.clone()).linked_to(&link)?;
     let pid = state.service.as_ref().map_or(0, |service| service.main_pid);
     let runs = way_back::runs(root, pid);
@@ -155,6 +164,11 @@ fn news(machine: &Machine, service: Service, state: &UnitState) -> Result<Vec<St
         news.push(link.display().to_string());
     }
     Ok(news)
+}
+
+/// Where a service's program is, if an artifact brings it.
+fn program(service: Service) -> PathBuf {
+    Path::new(paths::KUBERNETES_BIN).join(service.to_string())
 }
 
 /// Keeps what the service reads when it starts now.

@@ -2,7 +2,6 @@
 //! they are, asked of the container runtime, as there may be no API server yet
 //! (P36).
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -10,7 +9,7 @@ use serde_json::Value;
 use super::name;
 use crate::error::{Code, Error, Result};
 use crate::machine::Machine;
-use crate::sys::cri::{self, Container};
+use crate::sys::cri::{Container, Runtime};
 use crate::sys::root::Root;
 use units::node_config::Service;
 use units::paths;
@@ -136,7 +135,7 @@ fn takes_pods(node: &Value) -> bool {
 pub async fn restart(machine: &Machine, service: Service) -> Result<bool> {
     match newest(machine, service).await? {
         Some(container) if container.running => {
-            cri::stop(&socket(machine), &container.id).await?;
+            runtime(machine)?.stop(&container.id).await?;
             Ok(true)
         }
         _ => Ok(false),
@@ -152,14 +151,14 @@ async fn state(machine: &Machine, service: Service) -> String {
 }
 
 async fn newest(machine: &Machine, service: Service) -> Result<Option<Container>> {
-    let containers = cri::containers(&socket(machine)).await?;
+    let containers = runtime(machine)?.containers().await?;
     let name = service.to_string();
     let mut containers = containers.into_iter();
     Ok(containers.find(|found| found.name == name && found.namespace == NAMESPACE))
 }
 
-fn socket(machine: &Machine) -> PathBuf {
-    machine.root.path(Path::new(paths::CONTAINERD_SOCKET))
+fn runtime(machine: &Machine) -> Result<Runtime> {
+    Runtime::at(machine.root.path(paths::CONTAINERD_SOCKET))
 }
 
 fn describe(service: Service, newest: Option<&Container>) -> String {

@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use crate::error::{Code, Context as _, Error, Result};
 use crate::sys::kubeconfig::Kubeconfig;
-use crate::sys::root::Root;
 use units::node_config::Service;
 use units::paths;
 
@@ -28,13 +27,23 @@ pub enum Place {
     Docker,
 }
 
-/// Where to ask a service; `None` where it has nothing to ask.
+/// The file that tells where a service is asked, where one does.
+pub fn file(service: Service) -> Option<&'static str> {
+    match service {
+        Service::KubeApiserver => Some(CONTROLLER_MANAGER),
+        Service::Kubelet => Some(paths::KUBELET_CONFIG),
+        Service::KubeProxy => Some(paths::KUBE_PROXY_CONFIG),
+        _ => None,
+    }
+}
+
+/// Where to ask a service, by what its [`file`] holds; `None` where it has
+/// nothing to ask.
 ///
 /// # Errors
 ///
-/// [`Code::ConfigInvalid`], [`Code::IdentityCert`], [`Code::Disk`]: its
-/// configuration does not tell.
-pub fn of(service: Service, root: &Root) -> Result<Option<Place>> {
+/// [`Code::ConfigInvalid`], [`Code::IdentityCert`]: the file does not tell.
+pub fn of(service: Service, text: &str) -> Result<Option<Place>> {
     let url = match service {
         Service::Containerd => return Ok(Some(Place::Cri)),
         Service::Docker => return Ok(Some(Place::Docker)),
@@ -43,25 +52,24 @@ pub fn of(service: Service, root: &Root) -> Result<Option<Place>> {
             "http://127.0.0.1:2381/health?serializable=true&exclude=NOSPACE".to_owned()
         }
         Service::KubeApiserver => {
-            let text = root.read_to_string(CONTROLLER_MANAGER)?;
-            let server = Kubeconfig::parse(&text)?.server;
+            let server = Kubeconfig::parse(text)?.server;
             // Nor is a store that is away by restarting who asks it.
             format!("{}/livez?exclude=etcd", server.trim_end_matches('/'))
         }
         Service::KubeControllerManager => "https://127.0.0.1:10257/healthz".to_owned(),
         Service::KubeScheduler => "https://127.0.0.1:10259/healthz".to_owned(),
-        Service::Kubelet => match kubelet(root)? {
+        Service::Kubelet => match kubelet(text)? {
             Some(url) => url,
             None => return Ok(None),
         },
-        Service::KubeProxy => kube_proxy(root)?,
+        Service::KubeProxy => kube_proxy(text)?,
     };
     Ok(Some(Place::Url(url)))
 }
 
 /// Source: Kubernetes API, kubelet.config.k8s.io/v1beta1.
-fn kubelet(root: &Root) -> Result<Option<String>> {
-    let config = configuration(root, paths::KUBELET_CONFIG)?;
+fn kubelet(text: &str) -> Result<Option<String>> {
+    let config = configuration(text, paths::KUBELET_CONFIG)?;
     let port = config["healthzPort"].as_u64().unwrap_or(10248);
     let address = config["healthzBindAddress"].as_str();
     let address: Option<IpAddr> = address.unwrap_or("127.0.0.1").parse().ok();
@@ -71,14 +79,14 @@ fn kubelet(root: &Root) -> Result<Option<String>> {
     Ok((port != 0).then(|| format!("http://{}/healthz", reachable(address.into()))))
 }
 
-/// Where kube-proxy tells its health.
+/// Where kube-proxy tells its health, by its configuration's text.
 /// Source: Kubernetes API, kubeproxy.config.k8s.io/v1alpha1.
 ///
 /// # Errors
 ///
-/// [`Code::Disk`], [`Code::ConfigInvalid`]: its configuration does not tell.
-pub fn kube_proxy(root: &Root) -> Result<String> {
-    let config = configuration(root, paths::KUBE_PROXY_CONFIG)?;
+/// [`Code::ConfigInvalid`]: its configuration does not tell.
+pub fn kube_proxy(text: &str) -> Result<String> {
+    let config = configuration(text, paths::KUBE_PROXY_CONFIG)?;
     let address = match config["healthzBindAddress"].as_str() {
         Some(address) => address.parse().ok(),
         None => Some(SocketAddr::from(([0, 0, 0, 0], 10256))),
@@ -87,9 +95,8 @@ pub fn kube_proxy(root: &Root) -> Result<String> {
     Ok(format!("http://{}/livez", reachable(address)))
 }
 
-fn configuration(root: &Root, path: &str) -> Result<Value> {
-    let text = root.read_to_string(path)?;
-    serde_yaml::from_str(&text).context(Code::ConfigInvalid, || format!("reading {path}"))
+fn configuration(text: &str, path: &str) -> Result<Value> {
+    serde_yaml::from_str(text).context(Code::ConfigInvalid, || format!("reading {path}"))
 }
 
 fn no_address(path: &str) -> Error {
@@ -112,16 +119,9 @@ mod tests {
 
     #[test]
     fn services_are_asked_where_their_configuration_says() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = Root::new(folder.path());
-        root.create_dir(paths::KUBERNETES, 0o755).unwrap();
-        let with = |path: &str, text: &str, service| {
-            root.write_atomic(path, text.as_bytes(), 0o600).unwrap();
-            of(service, &root)
-        };
         let url = |text: &str| Some(Place::Url(text.to_owned()));
-        let proxy = |text| with(paths::KUBE_PROXY_CONFIG, text, Service::KubeProxy);
-        let kubelet = |text| with(paths::KUBELET_CONFIG, text, Service::Kubelet);
+        let proxy = |text: &str| of(Service::KubeProxy, text);
+        let kubelet = |text: &str| of(Service::Kubelet, text);
         let usual = "kind: KubeProxyConfiguration\n";
         assert_eq!(proxy(usual).unwrap(), url("http://127.0.0.1:10256/livez"));
         let own = "healthzBindAddress: '[::]:1234'\n";
@@ -134,6 +134,6 @@ mod tests {
         );
         assert_eq!(kubelet("healthzPort: 0\n").unwrap(), None);
         assert!(kubelet("healthzPort: 70000\n").is_err());
-        assert!(of(Service::KubeApiserver, &root).is_err());
+        assert!(of(Service::KubeApiserver, "").is_err());
     }
 }

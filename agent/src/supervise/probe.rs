@@ -1,14 +1,16 @@
 //! Asks a service for its health.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::place::{self, Place};
 use crate::error::{Code, Error, Result};
 use crate::machine::Machine;
 use crate::sys::api::Api;
+use crate::sys::cri;
 use crate::sys::http::{self, Client};
-use crate::sys::{cri, kubeconfig::Kubeconfig};
+use crate::sys::kept::{self, Origin};
+use crate::sys::kubeconfig::Kubeconfig;
+use crate::sys::root::Root;
 use units::node_config::Service;
 use units::paths;
 
@@ -22,12 +24,26 @@ const REASON: usize = 300;
 pub struct Probe {
     service: Service,
     client: Client,
+    /// Where it is asked, and what that was read from: configuration changes
+    /// rarely, and understanding it costs more than asking.
+    known: Option<(Origin, Option<Asked>)>,
+}
+
+/// A [`Place`], with who asks there.
+#[derive(Debug)]
+enum Asked {
+    Url(Client, String),
+    Runtime(cri::Runtime),
 }
 
 impl Probe {
     /// For a service; `client` is one of [`http::health_client`].
     pub fn new(service: Service, client: Client) -> Self {
-        Self { service, client }
+        Self {
+            service,
+            client,
+            known: None,
+        }
     }
 
     /// Whether the service says that it is healthy; true where it cannot be
@@ -35,32 +51,56 @@ impl Probe {
     ///
     /// # Errors
     ///
-    /// [`Code::Unhealthy`] with its answer, or what kept it from answering.
-    pub async fn ask(&self, machine: &Machine, limit: Duration) -> Result<()> {
-        let Some(place) = place::of(self.service, &machine.root)? else {
+    /// [`Code::Unhealthy`] with its answer, or what kept it from answering;
+    /// [`Code::Disk`], [`Code::ConfigInvalid`], [`Code::IdentityCert`]: its
+    /// configuration does not tell where to ask.
+    pub async fn ask(&mut self, machine: &Machine, limit: Duration) -> Result<()> {
+        let service = self.service;
+        let Some(place) = self.place(&machine.root)? else {
             return Ok(());
         };
         let asked = async {
-            match &place {
-                Place::Url(url) => get(&self.client, url).await,
-                Place::Docker => {
-                    let socket = machine.root.path(Path::new(paths::DOCKER_SOCKET));
-                    let client = http::local_socket_client(&socket)?;
-                    get(&client, place::DOCKER_PING).await
-                }
-                Place::Cri => {
-                    let socket = machine.root.path(Path::new(paths::CONTAINERD_SOCKET));
-                    cri::version(&socket).await.map(|_| ())
-                }
+            match place {
+                Asked::Url(client, url) => get(client, url).await,
+                Asked::Runtime(runtime) => runtime.version().await.map(|_| ()),
             }
         };
         match tokio::time::timeout(limit, asked).await {
             Ok(outcome) => outcome,
             Err(_) => {
-                let text = format!("{} does not answer within {limit:?}", self.service);
+                let text = format!("{service} does not answer within {limit:?}");
                 Err(Error::new(Code::Unhealthy, text))
             }
         }
+    }
+
+    fn place(&mut self, root: &Root) -> Result<Option<&Asked>> {
+        let text = match place::file(self.service) {
+            Some(file) => root.read_to_string(file)?,
+            None => String::new(),
+        };
+        let origin = kept::origin([text.as_bytes()]);
+        if self
+            .known
+            .as_ref()
+            .is_none_or(|(known, _)| *known != origin)
+        {
+            self.known = None;
+            let asked = match place::of(self.service, &text)? {
+                None => None,
+                Some(Place::Url(url)) => Some(Asked::Url(self.client.clone(), url)),
+                Some(Place::Docker) => {
+                    let client = http::local_socket_client(&root.path(paths::DOCKER_SOCKET))?;
+                    Some(Asked::Url(client, place::DOCKER_PING.to_owned()))
+                }
+                Some(Place::Cri) => {
+                    let socket = root.path(paths::CONTAINERD_SOCKET);
+                    Some(Asked::Runtime(cri::Runtime::at(socket)?))
+                }
+            };
+            self.known = Some((origin, asked));
+        }
+        Ok(self.known.as_ref().and_then(|(_, asked)| asked.as_ref()))
     }
 }
 

@@ -20,6 +20,8 @@ use crate::sys::kubeconfig::Token;
 const REQUEST: Duration = Duration::from_secs(20);
 /// How long a watch stays open before it is opened anew.
 const WATCH: Duration = Duration::from_secs(300);
+/// Objects in a page of a list; a Node is some 10 KB.
+const PAGE: usize = 250;
 /// Who applied what, in objects' managed fields.
 const FIELD_MANAGER: &str = "knode";
 
@@ -104,6 +106,40 @@ impl Api {
         match self.send(Method::GET, path, None).await? {
             (StatusCode::NOT_FOUND, _) => Ok(None),
             (status, value) => accepted(status, value, "reading", path).map(Some),
+        }
+    }
+
+    /// Reads a collection page by page, so that one of thousands of objects
+    /// takes no more memory than one page; `each` gets every object. Returns
+    /// the resource version to watch from.
+    /// Source: Kubernetes documentation, "Retrieving large results sets in
+    /// chunks".
+    ///
+    /// # Errors
+    ///
+    /// As every request; see [`Api::get`]. Also [`Code::ApiRefused`] when it
+    /// took so long that the server forgot its place: list again.
+    pub async fn list(&self, path: &str, mut each: impl FnMut(&Value)) -> Result<String> {
+        let mut target = format!("{path}?limit={PAGE}");
+        loop {
+            let (status, page) = self.send(Method::GET, &target, None).await?;
+            let page = accepted(status, page, "listing", path)?;
+            page["items"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .for_each(&mut each);
+            let meta = &page["metadata"];
+            match meta["continue"].as_str().filter(|token| !token.is_empty()) {
+                // A token is of the URL's alphabet (base64url), with `=` at most.
+                Some(token) => target = format!("{path}?limit={PAGE}&continue={token}"),
+                None => {
+                    return Ok(meta["resourceVersion"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned());
+                }
+            }
         }
     }
 

@@ -1,16 +1,16 @@
 //! The container runtime's own interface, CRI: gRPC on a unix socket.
 //!
-//! Three calls are enough to know that the runtime serves, how its containers
-//! are, and to stop one. Their requests are empty or two fields long, so no
+//! A few calls are enough to know that the runtime serves, how its containers
+//! are, to stop one, and to remove pods. Their requests are empty or two fields long, so no
 //! gRPC library is needed: a frame of five bytes and the message on HTTP/2 is
 //! the whole request.
 //! Source: Kubernetes `cri-api` (runtime.v1), "gRPC over HTTP2", Protocol
 //! Buffers' "Encoding".
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::header;
+use reqwest::{Client, header};
 
 use crate::error::{Code, Context, Error, Result};
 use crate::sys::http;
@@ -23,20 +23,112 @@ const RUNTIME_VERSION: u64 = 3;
 /// Seconds that a container has to end by itself.
 const GRACE: u8 = 30;
 
-/// Asks the runtime for its name and version: `containerd 2.1.0`.
-///
-/// # Errors
-///
-/// [`Code::Runtime`]: it does not answer, or not with a version.
-pub async fn version(socket: &Path) -> Result<String> {
-    let message = call(socket, "Version", &[]).await?;
-    let field = |number| string_field(&message, number);
-    match (field(RUNTIME_NAME), field(RUNTIME_VERSION)) {
-        (Some(name), Some(version)) => Ok(format!("{name} {version}")),
-        _ => Err(Error::new(
-            Code::Runtime,
-            format!("the answer of {} holds no version", socket.display()),
-        )),
+/// A runtime at its socket; the connection is kept between two calls.
+#[derive(Debug)]
+pub struct Runtime {
+    client: Client,
+    socket: PathBuf,
+}
+
+impl Runtime {
+    /// The runtime that listens at `socket`; nothing is asked yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Tls`], which cannot happen without TLS.
+    pub fn at(socket: PathBuf) -> Result<Self> {
+        let client = http::unix_client(&socket)?;
+        Ok(Self { client, socket })
+    }
+
+    /// Asks the runtime for its name and version: `containerd 2.1.0`.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Runtime`]: it does not answer, or not with a version.
+    pub async fn version(&self) -> Result<String> {
+        let message = self.call("Version", &[]).await?;
+        let field = |number| string_field(&message, number);
+        match (field(RUNTIME_NAME), field(RUNTIME_VERSION)) {
+            (Some(name), Some(version)) => Ok(format!("{name} {version}")),
+            _ => Err(Error::new(
+                Code::Runtime,
+                format!("the answer of {} holds no version", self.socket.display()),
+            )),
+        }
+    }
+
+    /// All containers, the youngest first.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Runtime`]: it does not answer.
+    pub async fn containers(&self) -> Result<Vec<Container>> {
+        let message = self.call("ListContainers", &[]).await?;
+        let mut containers: Vec<Container> = fields(&message)
+            .filter(|(number, _)| *number == 1)
+            .map(|(_, value)| container(value.bytes()))
+            .collect();
+        containers.sort_by_key(|container| std::cmp::Reverse(container.created));
+        Ok(containers)
+    }
+
+    /// Ends a container; the kubelet starts it anew.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Runtime`]: it does not answer, or refuses.
+    pub async fn stop(&self, id: &str) -> Result<()> {
+        self.call("StopContainer", &stop_request(id)).await?;
+        Ok(())
+    }
+
+    /// All pods, those that ended among them.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Runtime`]: it does not answer.
+    pub async fn pods(&self) -> Result<Vec<Pod>> {
+        let message = self.call("ListPodSandbox", &[]).await?;
+        let pods = fields(&message).filter(|(number, _)| *number == 1);
+        Ok(pods.map(|(_, value)| pod(value.bytes())).collect())
+    }
+
+    /// Ends what still runs of a pod, gives back its network, and removes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Runtime`]: it does not answer, or refuses.
+    pub async fn remove_pod(&self, id: &str) -> Result<()> {
+        self.call("StopPodSandbox", &id_request(id)).await?;
+        self.call("RemovePodSandbox", &id_request(id)).await?;
+        Ok(())
+    }
+
+    /// Calls a method of the runtime with a message; returns the answer's.
+    async fn call(&self, method: &str, message: &[u8]) -> Result<Vec<u8>> {
+        let doing = || format!("asking {} ({method})", self.socket.display());
+        let length = u8::try_from(message.len()).context(Code::Runtime, doing)?;
+        let frame = [&[0, 0, 0, 0, length], message].concat();
+        let reply = self
+            .client
+            .post(format!(
+                "http://localhost/runtime.v1.RuntimeService/{method}"
+            ))
+            .header(header::CONTENT_TYPE, "application/grpc")
+            .header(header::TE, "trailers")
+            .timeout(Duration::from_secs(5 + u64::from(GRACE)))
+            .body(frame)
+            .send()
+            .await
+            .map_err(reqwest::Error::without_url)
+            .context(Code::Runtime, doing)?;
+        if let Some(reason) = reply.headers().get("grpc-message") {
+            let reason = String::from_utf8_lossy(reason.as_bytes()).into_owned();
+            return Err(Error::new(Code::Runtime, doing()).because(reason));
+        }
+        let body = reply.bytes().await.context(Code::Runtime, doing)?;
+        Ok(body.get(FRAME..).unwrap_or_default().to_vec())
     }
 }
 
@@ -57,62 +149,27 @@ pub struct Container {
     created: u64,
 }
 
-/// All containers, the youngest first.
-///
-/// # Errors
-///
-/// [`Code::Runtime`]: it does not answer.
-pub async fn containers(socket: &Path) -> Result<Vec<Container>> {
-    let message = call(socket, "ListContainers", &[]).await?;
-    let mut containers: Vec<Container> = fields(&message)
-        .filter(|(number, _)| *number == 1)
-        .map(|(_, value)| container(value.bytes()))
-        .collect();
-    containers.sort_by_key(|container| std::cmp::Reverse(container.created));
-    Ok(containers)
+/// A pod of the runtime: what holds the namespaces of its containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// What the runtime calls it.
+    pub id: String,
+    /// `NAMESPACE/NAME`.
+    pub name: String,
 }
 
-/// Ends a container; the kubelet starts it anew.
-///
-/// # Errors
-///
-/// [`Code::Runtime`]: it does not answer, or refuses.
-pub async fn stop(socket: &Path, id: &str) -> Result<()> {
-    call(socket, "StopContainer", &stop_request(id)).await?;
-    Ok(())
+/// A request whose first field is an ID, and that is all.
+fn id_request(id: &str) -> Vec<u8> {
+    let mut request = vec![0x0a, u8::try_from(id.len()).unwrap_or(u8::MAX) & 0x7f];
+    request.extend(id.as_bytes());
+    request
 }
 
 /// StopContainerRequest: the container, and how long it may take.
 fn stop_request(id: &str) -> Vec<u8> {
-    let mut request = vec![0x0a, u8::try_from(id.len()).unwrap_or(u8::MAX) & 0x7f];
-    request.extend(id.as_bytes());
+    let mut request = id_request(id);
     request.extend([0x10, GRACE]);
     request
-}
-
-/// Calls a method of the runtime with a message; returns the answer's.
-async fn call(socket: &Path, method: &str, message: &[u8]) -> Result<Vec<u8>> {
-    let doing = || format!("asking {} ({method})", socket.display());
-    let length = u8::try_from(message.len()).context(Code::Runtime, doing)?;
-    let frame = [&[0, 0, 0, 0, length], message].concat();
-    let reply = http::unix_client(socket)?
-        .post(format!(
-            "http://localhost/runtime.v1.RuntimeService/{method}"
-        ))
-        .header(header::CONTENT_TYPE, "application/grpc")
-        .header(header::TE, "trailers")
-        .timeout(Duration::from_secs(5 + u64::from(GRACE)))
-        .body(frame)
-        .send()
-        .await
-        .map_err(reqwest::Error::without_url)
-        .context(Code::Runtime, doing)?;
-    if let Some(reason) = reply.headers().get("grpc-message") {
-        let reason = String::from_utf8_lossy(reason.as_bytes()).into_owned();
-        return Err(Error::new(Code::Runtime, doing()).because(reason));
-    }
-    let body = reply.bytes().await.context(Code::Runtime, doing)?;
-    Ok(body.get(FRAME..).unwrap_or_default().to_vec())
 }
 
 /// runtime.v1.Container. Source: cri-api, api.proto.
@@ -149,6 +206,17 @@ fn container(message: &[u8]) -> Container {
         }
     }
     found
+}
+
+/// runtime.v1.PodSandbox. Source: cri-api, api.proto.
+fn pod(message: &[u8]) -> Pod {
+    let metadata = fields(message).find(|(number, _)| *number == 2);
+    let metadata = metadata.map_or(&[][..], |(_, value)| value.bytes());
+    let part = |number| string_field(metadata, number).unwrap_or_default();
+    Pod {
+        id: string_field(message, 1).unwrap_or_default(),
+        name: format!("{}/{}", part(3), part(1)),
+    }
 }
 
 /// A field's value, of the wire types that are used here.
@@ -252,6 +320,20 @@ mod tests {
         for cut in 0..message.len() {
             container(&message[..cut]);
         }
+    }
+
+    #[test]
+    fn pods_are_told_by_namespace_and_name() {
+        let message = b"\x0a\x02s1\x12\x11\x0a\x03web\x12\x01u\x1a\x05shop1\x18\x00";
+        let found = pod(message);
+        assert_eq!(
+            (found.id.as_str(), found.name.as_str()),
+            ("s1", "shop1/web")
+        );
+        for cut in 0..message.len() {
+            pod(&message[..cut]);
+        }
+        assert_eq!(id_request("ab"), b"\x0a\x02ab");
     }
 
     #[test]

@@ -81,12 +81,8 @@ impl Gateway {
     ///
     /// [`Code::Disk`]: there is none; [`Code::Tls`]: it is bad.
     pub fn new(root: &Root) -> Result<Self> {
-        let identity = [root.read(CERT)?, root.read(KEY)?].concat();
         // The port for members takes HTTP/2 for gRPC.
-        let client = http::http1_client(&Trust {
-            only: Some(root.read(CA)?),
-            identity: Some(Pem(identity)),
-        })?;
+        let client = http::http1_client(&trust(root)?)?;
         Ok(Self { client })
     }
 
@@ -267,6 +263,18 @@ impl Gateway {
         let asked = self.client.post(&url).timeout(limit).json(body).send();
         asked.await.map_err(|error| unreachable(error, &url))
     }
+}
+
+/// The ring's authority, and an identity that its members know.
+///
+/// # Errors
+///
+/// [`Code::Disk`]: the files are not there.
+pub fn trust(root: &Root) -> Result<Trust> {
+    Ok(Trust {
+        only: Some(root.read(CA)?),
+        identity: Some(Pem([root.read(CERT)?, root.read(KEY)?].concat())),
+    })
 }
 
 async fn answered(reply: reqwest::Response, path: &str) -> Result<Value> {

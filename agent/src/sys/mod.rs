@@ -18,6 +18,7 @@ pub mod kubeconfig;
 pub mod listen;
 pub mod listeners;
 pub mod lock;
+pub mod mounts;
 pub mod netlink;
 pub mod nft;
 pub mod offer;

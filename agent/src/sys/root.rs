@@ -262,6 +262,15 @@ impl Root {
         removed(fs::remove_dir_all(&path)).context("removing the folder", &path)
     }
 
+    /// Removes a folder that holds nothing.
+    ///
+    /// # Errors
+    /// When it holds something, is no folder, or something is mounted on it.
+    pub fn remove_empty(&self, path: impl AsRef<Path>) -> Result<Changed> {
+        let path = self.path(path);
+        removed(fs::remove_dir(&path)).context("removing the folder", &path)
+    }
+
     /// Moves a file or a folder to `to`, in one step as seen by readers, within one file system.
     /// A file that is at `to` is replaced, an empty folder too; the folder above must exist.
     ///

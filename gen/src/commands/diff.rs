@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow};
 use units::types::Role;
 
 use super::extras::Extras;
+use super::jump;
 use super::terminal;
 use crate::difference;
 use crate::landing::Landing;
@@ -32,6 +33,7 @@ pub struct Diff<'a> {
 /// beside it; whether anything would. Nothing is written.
 pub fn run(args: &Diff<'_>) -> Result<bool> {
     let workspace = Workspace::open(args.input, &[("master".parse()?, Role::Master)])?;
+    jump::check(&workspace, args.out)?;
     let target = workspace.target(args.asked)?;
     let knode = workspace.knode()?;
     let mut pki = workspace.pki()?;
@@ -107,7 +109,7 @@ fn secrets(plan: &NodePlan) -> BTreeSet<String> {
     secret.map(|file| file.path.clone()).collect()
 }
 
-fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -116,7 +118,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>> {
 }
 
 /// What a document brings, and in which form it is.
-fn landing(path: &Path, bytes: &[u8]) -> Result<(Landing, String)> {
+pub(super) fn landing(path: &Path, bytes: &[u8]) -> Result<(Landing, String)> {
     let shown = path.display();
     let gzip = lint::is_gzip(bytes);
     let plain = if gzip {

@@ -18,5 +18,6 @@ pub mod validate;
 pub mod wait;
 
 mod extras;
+mod jump;
 mod progress;
 pub(crate) mod terminal;

@@ -9,6 +9,7 @@ use anyhow::{Result, anyhow};
 use units::types::Role;
 
 use super::extras::Extras;
+use super::jump;
 use super::progress::Progress;
 use super::terminal;
 use crate::cluster::Machine;
@@ -39,6 +40,7 @@ pub struct Render<'a> {
 /// them could be made.
 pub fn run(args: &Render<'_>) -> Result<()> {
     let workspace = Workspace::open(args.input, &[("master".parse()?, Role::Master)])?;
+    jump::check(&workspace, args.out)?;
     let target = workspace.target(args.asked)?;
     let knode = workspace.knode()?;
     let mut pki = workspace.pki()?;

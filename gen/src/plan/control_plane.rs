@@ -172,7 +172,7 @@ fn apiserver(cluster: &Cluster, machine: &Machine) -> Args {
 
 /// A kubelet's certificate answers to its addresses where they are known
 /// beforehand or it asked for it itself, and to its name in any case.
-fn kubelet_addresses(cluster: &Cluster) -> String {
+pub(super) fn kubelet_addresses(cluster: &Cluster) -> String {
     let mut with_kubelet = cluster.machines.iter().filter(|m| m.role.runs_kubelet());
     if with_kubelet.all(|m| m.address().is_some() || cluster.asks_to_serve(m)) {
         "InternalIP,Hostname".into()

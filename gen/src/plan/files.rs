@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow};
 
 use super::kubeconfig::{KubeconfigUser, kubeconfig};
 use super::{
-    Content, Parts, PlannedFile, RemoteFile, control_plane, docker, etcd, hooks, kubelet,
+    Content, Parts, PlannedFile, RemoteFile, addons, control_plane, docker, etcd, hooks, kubelet,
     node_config, ntp, pools, proxy, registries, static_pods, units,
 };
 use crate::pki::{Authority, Leaf};
@@ -33,6 +33,7 @@ pub fn all(parts: Parts<'_>) -> Result<Vec<PlannedFile>> {
     files.extend(kubeconfigs(parts)?);
     files.extend(pools::kubeconfigs(parts)?);
     files.extend(pools::objects(parts)?);
+    files.extend(addons::files(parts)?);
     let (cluster, machine) = (parts.cluster, parts.machine);
     if machine.role.runs_kubelet() {
         files.push(kubelet::config(cluster, machine)?);

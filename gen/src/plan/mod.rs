@@ -1,6 +1,7 @@
 //! What lands on one machine: the narrow waist between the cluster and the
 //! dialects.
 
+mod addons;
 mod control_plane;
 mod docker;
 mod etcd;

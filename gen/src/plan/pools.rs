@@ -51,18 +51,21 @@ pub fn kubeconfigs(parts: Parts<'_>) -> Result<Vec<PlannedFile>> {
     ])
 }
 
-/// What masters make known to the cluster.
-pub fn objects(parts: Parts<'_>) -> Result<Vec<PlannedFile>> {
-    if parts.machine.role != Role::Master {
-        return Ok(Vec::new());
+/// What masters make known to the cluster: all tokens in one file, since they
+/// are alike and pack well; none without pools.
+pub fn objects(parts: Parts<'_>) -> Result<Option<PlannedFile>> {
+    if parts.machine.role != Role::Master || parts.material.tokens.is_empty() {
+        return Ok(None);
     }
-    let tokens = parts.material.tokens.iter();
-    tokens
-        .map(|token| {
-            let path = format!("{}/bootstrap-token-{}.yaml", paths::OBJECTS_DIR, token.id);
-            Ok(files::secret(path, token_object(token)?))
-        })
-        .collect()
+    let mut all = Vec::new();
+    for token in &parts.material.tokens {
+        if !all.is_empty() {
+            all.extend_from_slice(b"---\n");
+        }
+        all.extend_from_slice(token_object(token)?.expose());
+    }
+    let path = format!("{}/bootstrap-tokens.yaml", paths::OBJECTS_DIR);
+    Ok(Some(files::secret(path, Secret::new(all))))
 }
 
 /// The Secret that makes a token known to the cluster, as YAML.

@@ -112,6 +112,9 @@ mod tests {
         let seen = Seen {
             health: health.to_owned(),
             leases: json!({"items": leases}),
+            requests: json!({}),
+            deployments: json!({}),
+            daemon_sets: json!({}),
             nodes: json!({}),
             now: NOW,
         };

@@ -149,6 +149,9 @@ mod tests {
         let seen = Seen {
             health: String::new(),
             leases: json!({}),
+            requests: json!({}),
+            deployments: json!({}),
+            daemon_sets: json!({}),
             nodes: json!({"items": nodes}),
             now: datetime!(2026-11-21 12:00:00 UTC),
         };

@@ -1,6 +1,7 @@
 //! `artifacts`: mirrors of what machines download, and versions.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::keys::number;
 use super::registries::public_url;
@@ -16,6 +17,8 @@ pub struct ArtifactSources {
     /// The port at which machines offer each other what they downloaded; none:
     /// they do not.
     pub neighbours: Option<u16>,
+    /// Where that was typed.
+    pub neighbours_span: Range<usize>,
     /// The versions that are taken, by the name of the artifact.
     pub versions: BTreeMap<&'static str, Pinned>,
 }
@@ -46,6 +49,8 @@ pub fn read(r: &mut Reader, node: &Node, path: &str) -> Option<ArtifactSources> 
     };
     let neighbours = o.read(r, "neighbours", Reader::boolean);
     let port = o.read(r, "neighboursPort", |r, n, p| number(r, n, p, 1..=65_535));
+    let typed = port.as_ref().map(|port| port.span.clone());
+    let typed = typed.or_else(|| neighbours.as_ref().map(|typed| typed.span.clone()));
     let port = port.map_or(NEIGHBOURS_PORT, |port| port.value);
     let mut versions = BTreeMap::new();
     if let Some((node, path)) = o.get("versions")
@@ -70,6 +75,7 @@ pub fn read(r: &mut Reader, node: &Node, path: &str) -> Option<ArtifactSources> 
     Some(ArtifactSources {
         mirrors,
         neighbours: neighbours.is_some_and(|at| at.value).then_some(port),
+        neighbours_span: typed.unwrap_or_default(),
         versions,
     })
 }

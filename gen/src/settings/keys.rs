@@ -8,7 +8,7 @@ use units::types::{InvalidValue, NodeName, is_dns_label};
 
 use super::schema::{Args, Images, Network, Runtime, Settings};
 use super::values::network;
-use super::{artifacts, etcd, members, pools, system};
+use super::{addons, artifacts, etcd, members, pools, system};
 use crate::yaml::{At, Node, Object, Reader};
 
 /// The port of Docker over TLS. Source: IANA, "docker-s".
@@ -54,6 +54,9 @@ pub fn read(r: &mut Reader, root: &Node) -> Option<Settings> {
         s.images = read_images(r, &mut o);
         o.finish(r);
     }
+    let addons = o.get("addons");
+    let manifests;
+    (s.addons, manifests) = addons::read(r, addons, &s.images);
     s.runtime.sandbox_image = format!("{}/{PAUSE}", s.images.registry);
     if let Some(mut o) = section(r, &mut o, "network") {
         s.network = read_network(r, &mut o);
@@ -111,6 +114,7 @@ pub fn read(r: &mut Reader, root: &Node) -> Option<Settings> {
     s.artifacts = o.read(r, "artifacts", artifacts::read).unwrap_or_default();
     s.system = system::read(r, &mut o);
     s.system.roles = role_extras;
+    s.system.manifests = manifests;
     let own = s.machines.iter().map(|m| (&m.name, &m.extras));
     let of_pools = s.pools.iter().map(|p| (&p.name, &p.extras));
     for (name, extras) in own.chain(of_pools) {
@@ -162,6 +166,7 @@ fn read_images(r: &mut Reader, o: &mut Object<'_>) -> Images {
     let registry = o.read(r, "registry", |r, n, p| r.parse_with(n, p, registry));
     set(&mut images.registry, value(registry));
     images.etcd = o.read(r, "etcd", image);
+    images.probe = o.read(r, "probe", image);
     images
 }
 
@@ -284,7 +289,7 @@ fn mode(text: &str) -> Result<NetworkMode, InvalidValue> {
     }
 }
 
-fn image(r: &mut Reader, node: &Node, path: &str) -> Option<String> {
+pub(super) fn image(r: &mut Reader, node: &Node, path: &str) -> Option<String> {
     value(r.parse_with(node, path, |text| {
         if !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"') {
             Ok(text.to_owned())

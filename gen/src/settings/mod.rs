@@ -4,12 +4,14 @@
 //! them as a whole. Both collect everything that is wrong; only settings that passed
 //! become [`Checked`], and only those become a cluster.
 
+mod addons;
 mod artifacts;
 mod check;
 mod etcd;
 mod extras;
 mod keys;
 mod layer;
+mod manifests;
 mod members;
 mod overrides;
 mod pools;
@@ -27,6 +29,7 @@ use std::sync::Arc;
 
 use ::units::types::{NodeName, Role};
 
+pub use addons::{Addons, Dns};
 pub use artifacts::{ArtifactSources, Pinned};
 pub use layer::Layer;
 pub use pools::{Pool, TOKEN_TTL};

@@ -1,4 +1,4 @@
-//! The balancer's port is taken by nothing else on the machine.
+//! The ports at which knode listens are taken by nothing else on the machine.
 
 use std::ops::Range;
 
@@ -16,24 +16,76 @@ pub const BALANCER: u16 = 7443;
 /// Source: kube-apiserver --help, --service-node-port-range.
 const NODE_PORTS: &str = "30000-32767";
 
-/// Adds whatever is told to listen where the balancer does.
+/// What a machine of a cluster listens at whatever its settings say.
+/// Source: Kubernetes documentation, "Ports and Protocols"; etcd, "Configuration
+/// options".
+const FIXED: [(u16, &str); 10] = [
+    (22, "ssh"),
+    (2379, "etcd"),
+    (2380, "etcd"),
+    (2381, "etcd"),
+    (10248, "the kubelet"),
+    (10249, "kube-proxy"),
+    (10250, "the kubelet"),
+    (10256, "kube-proxy"),
+    (10257, "the controller manager"),
+    (10259, "the scheduler"),
+];
+
+/// A port at which knode listens.
+struct Ours {
+    port: u16,
+    whose: &'static str,
+    help: &'static str,
+    /// Where a clash is shown that has no place of its own.
+    span: Range<usize>,
+}
+
+/// Adds whatever is told to listen where knode does.
 pub fn check(r: &mut Reader, s: &Settings) {
-    if !s.balanced() {
-        return;
+    if s.balanced() {
+        let span = match (&s.balancer, &s.endpoint) {
+            (Some(balancer), _) => &balancer.span,
+            (None, Some(endpoint)) => &endpoint.span,
+            (None, None) => &s.machines_span,
+        };
+        let balancer = Ours {
+            port: BALANCER,
+            whose: "the balancer's",
+            help: "take another port, or write balancer: false and an endpoint",
+            span: span.clone(),
+        };
+        clashes(r, s, &balancer);
     }
+    if let Some(port) = s.artifacts.neighbours {
+        let neighbours = Ours {
+            port,
+            whose: "at which machines offer each other what they downloaded",
+            help: "take another port, or another artifacts.neighboursPort",
+            span: s.artifacts.neighbours_span.clone(),
+        };
+        let balancer = s.balanced().then_some((BALANCER, "the balancer"));
+        let api = Some((s.api_port(), "the API server"));
+        let others = FIXED.into_iter().chain(balancer).chain(api);
+        for (_, other) in others.filter(|(other, _)| *other == port) {
+            let message = format!("artifacts.neighboursPort: at port {port} listens {other}");
+            let help = "take a port that is free on every machine, as 7444 usually is";
+            r.find(&neighbours.span, message, Some(help.to_owned()));
+        }
+        clashes(r, s, &neighbours);
+    }
+}
+
+fn clashes(r: &mut Reader, s: &Settings, ours: &Ours) {
     let nowhere = 0..0;
-    let span = match (&s.balancer, &s.endpoint) {
-        (Some(balancer), _) => &balancer.span,
-        (None, Some(endpoint)) => &endpoint.span,
-        (None, None) => &s.machines_span,
-    };
     let mut find = |at: &Range<usize>, path: &str| {
-        let message = format!("{path}: the port {BALANCER} is the balancer's");
-        let help = "take another port, or write balancer: false and an endpoint";
-        let at = if *at == nowhere { span } else { at };
-        r.find(at, message, Some(help.to_owned()));
+        let message = format!("{path}: the port {} is {}", ours.port, ours.whose);
+        let at = if *at == nowhere { &ours.span } else { at };
+        r.find(at, message, Some(ours.help.to_owned()));
     };
-    if s.api_port() == BALANCER
+    // Of the neighbours' port it was told above.
+    if ours.port == BALANCER
+        && s.api_port() == BALANCER
         && let Some(endpoint) = &s.endpoint
     {
         find(&endpoint.span, &endpoint.path);
@@ -45,12 +97,12 @@ pub fn check(r: &mut Reader, s: &Settings) {
     ] {
         if args
             .get("secure-port")
-            .is_some_and(|port| port.trim() == "7443")
+            .is_some_and(|port| port.trim().parse() == Ok(ours.port))
         {
             find(&nowhere, &format!("{program}.extraArgs.secure-port"));
         }
     }
-    if within(node_ports(&s.apiserver_args)) {
+    if within(ours.port, node_ports(&s.apiserver_args)) {
         find(&nowhere, "apiServer.extraArgs.service-node-port-range");
     }
     for (path, config) in [
@@ -58,7 +110,7 @@ pub fn check(r: &mut Reader, s: &Settings) {
         ("kubeProxy.config", &s.kube_proxy),
         ("etcd.config", &s.etcd),
     ] {
-        for key in listening(config) {
+        for key in listening(ours.port, config) {
             find(&nowhere, &format!("{path}.{key}"));
         }
     }
@@ -72,21 +124,21 @@ pub fn check(r: &mut Reader, s: &Settings) {
         let Some(config) = &layer.kubelet else {
             continue;
         };
-        for key in listening(&config.value) {
+        for key in listening(ours.port, &config.value) {
             find(&config.span, &format!("{}.{key}", config.path));
         }
     }
 }
 
-/// The keys of a configuration that make its program listen at the
-/// balancer's port: `port: 7443`, `bindAddress: 127.0.0.1:7443`,
+/// The keys of a configuration that make its program listen at a port, say
+/// 7443: `port: 7443`, `bindAddress: 127.0.0.1:7443`,
 /// `listen-client-urls: https://127.0.0.1:7443,…`.
-fn listening(config: &Value) -> Vec<&str> {
+fn listening(port: u16, config: &Value) -> Vec<&str> {
     let is_ours = |value: &Value| match value {
-        Value::Number(number) => number.as_u64() == Some(BALANCER.into()),
+        Value::Number(number) => number.as_u64() == Some(port.into()),
         Value::String(text) => text
             .split(',')
-            .any(|place| place.trim().ends_with(&format!(":{BALANCER}"))),
+            .any(|place| place.trim().ends_with(&format!(":{port}"))),
         _ => false,
     };
     let names_port = |key: &str| {
@@ -105,8 +157,9 @@ fn node_ports(args: &Args) -> &str {
         .map_or(NODE_PORTS, String::as_str)
 }
 
-/// Whether a range of ports has the balancer's: `7000-8000`, `7000+1000`.
-fn within(range: &str) -> bool {
+/// Whether a range of ports has this one: `7000-8000`, `7000+1000`.
+fn within(port: u16, range: &str) -> bool {
+    let ours = u32::from(port);
     let port = |text: &str| text.trim().parse::<u32>().ok();
     let (first, last) = if let Some((first, last)) = range.split_once('-') {
         (port(first), port(last))
@@ -121,7 +174,6 @@ fn within(range: &str) -> bool {
     } else {
         (port(range), port(range))
     };
-    let ours = u32::from(BALANCER);
     matches!((first, last), (Some(first), Some(last)) if (first..=last).contains(&ours))
 }
 
@@ -161,7 +213,7 @@ mod tests {
     #[test]
     fn ranges_of_ports_are_read() {
         for range in ["7000-8000", "7443-7443", "7000+443", "7443"] {
-            assert!(within(range), "{range}");
+            assert!(within(super::BALANCER, range), "{range}");
         }
         for range in [
             super::NODE_PORTS,
@@ -171,7 +223,7 @@ mod tests {
             "",
             "a-b",
         ] {
-            assert!(!within(range), "{range}");
+            assert!(!within(super::BALANCER, range), "{range}");
         }
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use units::node_config::{CgroupDriver, HostAlias, NetworkMode, RuntimeSource, Snapshots};
 use units::types::Role;
 
+use super::addons::Addons;
 use super::artifacts::ArtifactSources;
 use super::etcd;
 pub use super::members::Machine;
@@ -54,6 +55,8 @@ pub struct Settings {
     pub static_pods: bool,
     /// Where images come from.
     pub images: Images,
+    /// What masters keep running in the cluster.
+    pub addons: Addons,
     /// Addresses.
     pub network: Network,
     /// The container runtime.
@@ -129,6 +132,19 @@ pub struct Images {
     pub registry: String,
     /// etcd's image; absent: that of the registry for the lock's version.
     pub etcd: Option<String>,
+    /// What tries a cluster out; absent: agnhost of the registry.
+    pub probe: Option<String>,
+}
+
+/// Kubernetes' own image for tests.
+const AGNHOST: &str = "e2e-test-images/agnhost:2.53";
+
+impl Images {
+    /// The image that tries a cluster out.
+    pub fn probe(&self) -> String {
+        let default = || format!("{}/{AGNHOST}", self.registry);
+        self.probe.clone().unwrap_or_else(default)
+    }
 }
 
 /// A value that nobody typed.
@@ -158,6 +174,7 @@ impl Default for Settings {
             balancer: None,
             static_pods: false,
             images: Images::default(),
+            addons: Addons::default(),
             network: Network::default(),
             runtime: Runtime::default(),
             kubelet: Value::Null,
@@ -205,6 +222,7 @@ impl Default for Images {
         Self {
             registry: "registry.k8s.io".to_owned(),
             etcd: None,
+            probe: None,
         }
     }
 }

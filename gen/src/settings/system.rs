@@ -34,6 +34,7 @@ pub fn read(r: &mut Reader, o: &mut Object<'_>) -> System {
         all: super::extras::read(r, o),
         roles: BTreeMap::new(),
         machines: BTreeMap::new(),
+        manifests: Vec::new(),
     }
 }
 

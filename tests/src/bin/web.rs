@@ -1,9 +1,12 @@
 //! Answers every request on port 8080 with the pod's host name, the address it was
 //! reached at, and the caller's: enough to see which pod a Service picked and whether
 //! the way there was masqueraded. `web get URL` asks such a server.
+//!
+//! It takes two of agnhost's command lines, so that `kgen wait --probe` can use it:
+//! `web netexec` serves, `web connect --timeout=5s HOST:PORT` tries a connection.
 
 use std::io::{BufRead, BufReader, Error, Read, Result, Write};
-use std::net::{Ipv6Addr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 use std::{env, fs, process, thread};
 
@@ -14,10 +17,19 @@ const PORT: u16 = 8080;
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => serve(),
+        [] | ["netexec"] => serve(),
+        ["connect", "--timeout=5s", target] => connect(target),
         ["get", url] => get(url),
         _ => Err(Error::other("usage: web [get http://ADDRESS[:PORT]/PATH]")),
     }
+}
+
+/// Whether somebody accepts a connection there; a name is looked up.
+fn connect(target: &str) -> Result<()> {
+    let addresses: Vec<_> = target.to_socket_addrs()?.collect();
+    let address = addresses.first().ok_or(Error::other("DNS"))?;
+    TcpStream::connect_timeout(address, Duration::from_secs(5))?;
+    Ok(())
 }
 
 /// Prints what a server answers: what curl would do, had the image one.

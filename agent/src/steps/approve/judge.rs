@@ -27,7 +27,7 @@ pub struct Knowledge {
 
 impl Knowledge {
     /// From the settings and the list of Nodes.
-    pub fn new(machine: &Machine, nodes: &Value) -> Self {
+    pub fn new(machine: &Machine, nodes: BTreeMap<String, BTreeSet<IpAddr>>) -> Self {
         let config = &machine.config;
         let peers = config.network.iter().flat_map(|network| &network.peers);
         let named = peers
@@ -39,7 +39,7 @@ impl Knowledge {
         let cluster = &config.cluster;
         let ranges = cluster.service_cidrs.iter().chain(&cluster.pod_cidrs);
         Self {
-            nodes: addresses(nodes),
+            nodes,
             named,
             foreign: ranges.copied().collect(),
         }
@@ -72,22 +72,17 @@ impl Knowledge {
     }
 }
 
-/// The addresses of each Node of a list.
-fn addresses(nodes: &Value) -> BTreeMap<String, BTreeSet<IpAddr>> {
-    let nodes = nodes["items"].as_array().into_iter().flatten();
-    nodes
-        .filter_map(|node| {
-            let name = node["metadata"]["name"].as_str()?.to_owned();
-            let addresses = node["status"]["addresses"].as_array();
-            let addresses = addresses
-                .into_iter()
-                .flatten()
-                .filter(|a| a["type"] == "InternalIP" || a["type"] == "ExternalIP")
-                .filter_map(|a| a["address"].as_str()?.parse().ok())
-                .collect();
-            Some((name, addresses))
-        })
-        .collect()
+/// A Node's name and its addresses.
+pub fn addresses(node: &Value) -> Option<(String, BTreeSet<IpAddr>)> {
+    let name = node["metadata"]["name"].as_str()?.to_owned();
+    let addresses = node["status"]["addresses"].as_array();
+    let addresses = addresses
+        .into_iter()
+        .flatten()
+        .filter(|a| a["type"] == "InternalIP" || a["type"] == "ExternalIP")
+        .filter_map(|a| a["address"].as_str()?.parse().ok())
+        .collect();
+    Some((name, addresses))
 }
 
 /// The Node whose kubelet may have the certificate.
@@ -161,14 +156,14 @@ mod tests {
                 ]},
             })
         };
-        let nodes = json!({"items": [
+        let nodes = [
             node("master", "10.0.0.1"),
             node("pooled", "10.0.0.20"),
             node("thief", "10.0.0.1"),
             node("copy", "10.0.0.20"),
-        ]});
+        ];
         Knowledge {
-            nodes: addresses(&nodes),
+            nodes: nodes.iter().filter_map(addresses).collect(),
             named: BTreeMap::from([
                 ("master".to_owned(), BTreeSet::from([ip("10.0.0.1")])),
                 ("later".to_owned(), BTreeSet::from([ip("10.0.0.2")])),

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
+pub use super::overlay::LINK as OVERLAY;
 use super::overlay::{self, Overlay, difference};
 use super::wanted::{BRIDGE_PREFIX, Wanted};
 use crate::error::{Code, Context, Error, Result};
 use crate::machine::Machine;
 use crate::sys::Changed;
-use crate::sys::netlink::{self, LinkName, Netlink, Snapshot};
+use crate::sys::netlink::{self, Link, LinkName, Netlink, Snapshot};
 use crate::sys::nft::Nft;
+use crate::sys::root::Root;
 use units::paths;
 
 /// Where containerd looks for CNI lists.
@@ -109,12 +111,13 @@ async fn overlay(netlink: &Netlink, snapshot: &Snapshot, wanted: &Overlay) -> Re
     Ok(changes)
 }
 
-/// The settings had another mode before: what is ours goes, the bridge once no
-/// pod hangs on it. The number of changes.
-pub async fn clear(machine: &Machine, netlink: &Netlink, bridge: &str) -> Result<usize> {
+/// What is ours goes, the bridge once no pod hangs on it: the settings had
+/// another mode before, or the machine is to be none of the cluster's. The
+/// number of changes.
+pub async fn clear(root: &Root, netlink: &Netlink, bridge: &str) -> Result<usize> {
     let looking = || "looking at the network".to_owned();
     let snapshot = netlink.snapshot().await.context(Code::Netlink, looking)?;
-    let mut changes = vec![machine.root.remove(paths::CNI_CONFIG)?];
+    let mut changes = vec![root.remove(paths::CNI_CONFIG)?];
     for stale in snapshot.own_routes().map(|route| route.destination) {
         let removed = netlink.remove_route(stale, 0).await;
         changes.push(removed.context(Code::Netlink, || format!("removing the route to {stale}"))?);
@@ -135,13 +138,21 @@ pub async fn clear(machine: &Machine, netlink: &Netlink, bridge: &str) -> Result
 fn idle_bridge(snapshot: &Snapshot, name: &str) -> Option<LinkName> {
     let name: LinkName = name.parse().ok()?;
     let bridge = snapshot.link(&name)?;
-    let ours = bridge.kind.as_deref() == Some("bridge")
-        && bridge
-            .mac
-            .is_some_and(|mac| mac.0.starts_with(&BRIDGE_PREFIX));
     let mut links = snapshot.links.values();
     let has_ports = links.any(|link| link.controller == Some(bridge.index));
-    (ours && !has_ports).then_some(name)
+    (is_ours(bridge) && bridge.kind.as_deref() == Some("bridge") && !has_ports).then_some(name)
+}
+
+/// Whether a link of the name of one of ours is ours: a bridge by its Ethernet
+/// address, the overlay by its kind.
+pub fn is_ours(link: &Link) -> bool {
+    match link.kind.as_deref() {
+        Some("bridge") => link
+            .mac
+            .is_some_and(|mac| mac.0.starts_with(&BRIDGE_PREFIX)),
+        Some("vxlan") => true,
+        _ => false,
+    }
 }
 
 /// The settings had mode vxlan before: its link goes, if it is one.

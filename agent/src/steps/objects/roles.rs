@@ -16,8 +16,12 @@ use units::types::{NodeName, Role};
 ///
 /// As every request; see [`Api::get`].
 pub async fn label(api: &Api, machine: &Machine) -> Result<usize> {
-    let nodes = api.get("/api/v1/nodes").await?.unwrap_or_default();
-    let labels = missing_role_labels(&nodes, &roles(machine));
+    let roles = roles(machine);
+    let mut labels = Vec::new();
+    api.list("/api/v1/nodes", |node| {
+        labels.extend(missing_role_label(node, &roles))
+    })
+    .await?;
     for (node, label) in &labels {
         let patch = json!({"metadata": {"labels": {(*label): ""}}});
         api.merge(&format!("/api/v1/nodes/{node}"), &patch).await?;
@@ -38,31 +42,18 @@ pub fn roles(machine: &Machine) -> BTreeMap<NodeName, Role> {
         .collect()
 }
 
-/// Which Nodes lack the label of their role.
-fn missing_role_labels(
-    nodes: &Value,
+/// The label of its role that a Node lacks.
+fn missing_role_label(
+    node: &Value,
     roles: &BTreeMap<NodeName, Role>,
-) -> Vec<(NodeName, &'static str)> {
-    let mut missing = Vec::new();
-    for node in nodes["items"].as_array().into_iter().flatten() {
-        let name = node["metadata"]["name"]
-            .as_str()
-            .and_then(|n| n.parse().ok());
-        let Some((name, role)) = name
-            .and_then(|name| Some((roles.get(&name)?, name)))
-            .map(|(r, n)| (n, *r))
-        else {
-            continue;
-        };
-        let label = match role {
-            Role::Master => "node-role.kubernetes.io/control-plane",
-            Role::Node | Role::Etcd => "node-role.kubernetes.io/node",
-        };
-        if node["metadata"]["labels"].get(label).is_none() {
-            missing.push((name, label));
-        }
-    }
-    missing
+) -> Option<(NodeName, &'static str)> {
+    let name: NodeName = node["metadata"]["name"].as_str()?.parse().ok()?;
+    let label = match roles.get(&name)? {
+        Role::Master => "node-role.kubernetes.io/control-plane",
+        Role::Node | Role::Etcd => "node-role.kubernetes.io/node",
+    };
+    let lacks = node["metadata"]["labels"].get(label).is_none();
+    lacks.then_some((name, label))
 }
 
 #[cfg(test)]
@@ -73,14 +64,17 @@ mod tests {
     fn only_known_nodes_without_their_label_are_labelled() {
         let name = |text: &str| text.parse::<NodeName>().unwrap();
         let roles = BTreeMap::from([(name("m"), Role::Master), (name("n"), Role::Node)]);
-        let nodes = json!({"items": [
-            {"metadata": {"name": "m", "labels": {"node-role.kubernetes.io/control-plane": ""}}},
-            {"metadata": {"name": "n", "labels": {}}},
-            {"metadata": {"name": "stranger"}},
-        ]});
-        assert_eq!(
-            missing_role_labels(&nodes, &roles),
-            [(name("n"), "node-role.kubernetes.io/node")]
-        );
+        let labelled = json!({"node-role.kubernetes.io/control-plane": ""});
+        for (node, labels, missing) in [
+            ("m", labelled, None),
+            ("n", json!({}), Some("node-role.kubernetes.io/node")),
+            ("stranger", Value::Null, None),
+        ] {
+            let object = json!({"metadata": {"name": node, "labels": labels}});
+            assert_eq!(
+                missing_role_label(&object, &roles),
+                missing.map(|label| (name(node), label))
+            );
+        }
     }
 }
