@@ -7,6 +7,7 @@
 mod addons;
 mod artifacts;
 mod check;
+mod etcd;
 mod extras;
 mod keys;
 mod layer;
