@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Machine};
-use tests::document::Document;
 use tests::kube::Binaries;
 use tests::{report, wait};
 
@@ -30,7 +29,6 @@ const MACHINES: [Machine; 3] = [
 const LIMIT: Duration = Duration::from_secs(240);
 /// From the delivery to the last machine's end; two machines are drained.
 const UPGRADE: Duration = Duration::from_secs(600);
-const NODE_CONFIG: &str = "/etc/knode/node.yaml";
 /// One cluster at a time: two would wait for each other's processors.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -74,7 +72,7 @@ fn scenario(cluster: &mut Cluster, new: Binaries) -> Result<()> {
     cluster.change_version(new)?;
     // The nodes first: they know that it is not their turn yet.
     for name in ["node-2", "node-1"] {
-        deliver(cluster, name)?;
+        cluster.write_document(name)?;
     }
     wait::until("E-SKEW on node-1", LIMIT, || {
         let detail = cluster.step("node-1", "start")?["detail"].to_string();
@@ -82,7 +80,7 @@ fn scenario(cluster: &mut Cluster, new: Binaries) -> Result<()> {
     })?;
     let versions = kubelets(cluster)?;
     ensure!(!versions.contains(&wanted), "{versions:?}");
-    deliver(cluster, "master")?;
+    cluster.write_document("master")?;
     let done = AtomicBool::new(false);
     let kubectl = &*cluster;
     let watched = thread::scope(|threads| {
@@ -202,21 +200,6 @@ fn watch(cluster: &Cluster, done: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-/// Writes the files of a machine's new document.
-fn deliver(cluster: &mut Cluster, name: &str) -> Result<()> {
-    let document = Document::new(cluster.user_data(name, "cloud-init")?);
-    let text = document.content(NODE_CONFIG)?;
-    let config: Value = serde_yaml::from_str(&text)?;
-    let manifest = config["manifest"].as_array().context("a manifest")?;
-    let others = manifest.iter().filter_map(|entry| entry["path"].as_str());
-    let paths: Vec<&str> = std::iter::once(NODE_CONFIG).chain(others).collect();
-    let archive = document.archive(&paths)?;
-    let node = cluster.node(name)?;
-    let unpack = ["tar", "-x", "-C", "/"];
-    node.exec_within(&unpack, &archive, LIMIT)?.ok()?;
-    Ok(())
-}
-
 const MASTERS: [Machine; 3] = [
     Machine {
         name: "master-1",
@@ -268,7 +251,7 @@ fn masters(cluster: &mut Cluster) -> Result<()> {
     }
     cluster.configure("apiServer: {extraArgs: {event-ttl: 2h}}\n")?;
     for Machine { name, .. } in MASTERS {
-        deliver(cluster, name)?;
+        cluster.write_document(name)?;
     }
     let mut away = Vec::new();
     for Machine { name, .. } in MASTERS {

@@ -75,9 +75,9 @@ pub async fn apply(root: &Root, facts: &Facts, action: &Action) -> Result<Outcom
         }
         Action::DeleteNode(name) => Ok(delete_node(root, facts, name.as_str()).await),
         Action::LeaveRing => {
-            let settings = ring::settings(root)?;
-            let name = settings.map_or(String::new(), |settings| settings.name);
-            ring::leave(root, &name).await?;
+            if let Some(config) = ring::settings(root)? {
+                ring::leave(root, &config.name).await?;
+            }
             super::note_left(root)?;
             Ok(Outcome::Done)
         }

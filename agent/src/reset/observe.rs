@@ -45,12 +45,12 @@ pub async fn observe(root: &Root) -> Result<Facts> {
     let applied = applied::read(root)?;
     let own_containerd = owns_containerd(root, config.as_ref());
     let (mut place, mut obstacle, mut etcd_data) = (Ring::None, None, None);
-    if let Some(settings) = ring::settings(root)? {
+    if let Some(config) = ring::settings(root)? {
         if !super::has_left(root)? {
-            (place, obstacle) = ring::look(root, &settings).await?;
+            (place, obstacle) = ring::look(root, &config).await?;
         }
-        let there = root.exists(format!("{}/member", settings.data))?;
-        etcd_data = there.then_some(settings.data);
+        let there = root.exists(config.data.join("member"))?;
+        etcd_data = there.then(|| config.data.display().to_string());
     }
     let folders = plan::folders(own_containerd);
     let mut mounts = Vec::new();

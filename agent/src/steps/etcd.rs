@@ -11,7 +11,6 @@ use crate::etcd::{join, ring};
 use crate::graph::Step;
 use crate::machine::Machine;
 use crate::sys::bus::Bus;
-pub(crate) use crate::sys::etcd::trust;
 use crate::sys::etcd::{Gateway, LOCAL};
 use units::node_config::Service;
 
@@ -79,14 +78,11 @@ async fn run(machine: &Machine, bus: &Bus) -> Result<()> {
     if services::would_restart(machine, bus, Service::Etcd).await? {
         await_turn(machine).await?;
     }
-    let start = services::ensure_active(machine, bus, Service::Etcd, services::IfActive::Leave);
-    let started = tokio::time::timeout(JOIN, start).await;
-    started.map_err(|_| {
-        Error::new(
-            Code::Etcd,
-            format!("etcd has not joined its ring after {} s", JOIN.as_secs()),
-        )
-    })??;
+    let started = services::ensure_active_within(machine, bus, Service::Etcd, JOIN).await?;
+    started.ok_or_else(|| {
+        let story = format!("etcd has not joined its ring after {} s", JOIN.as_secs());
+        Error::new(Code::Etcd, story)
+    })?;
     join::settle(machine, name::ETCD).await?;
     Gateway::new(&machine.root)?.healthy(LOCAL).await
 }

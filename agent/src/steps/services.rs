@@ -64,11 +64,38 @@ pub async fn ensure_active(
     service: Service,
     if_active: IfActive,
 ) -> Result<bool> {
+    let ended = bring(machine, bus, service, if_active, Duration::MAX).await?;
+    // No start takes for ever and ends.
+    Ok(ended.unwrap_or(true))
+}
+
+/// The same, with a limit for the start itself; `None` when it is over, and
+/// systemd goes on trying. What is waited for before the start has no limit.
+///
+/// # Errors
+///
+/// As [`ensure_active`].
+pub async fn ensure_active_within(
+    machine: &Machine,
+    bus: &Bus,
+    service: Service,
+    limit: Duration,
+) -> Result<Option<bool>> {
+    bring(machine, bus, service, IfActive::Leave, limit).await
+}
+
+async fn bring(
+    machine: &Machine,
+    bus: &Bus,
+    service: Service,
+    if_active: IfActive,
+    limit: Duration,
+) -> Result<Option<bool>> {
     let unit = service.unit();
     let look = || format!("looking at {unit}");
     let mut state = bus.unit(unit).await.context(Code::Bus, look)?;
     if state.is_active() && if_active == IfActive::Leave && settled(machine).contains(&service) {
-        return Ok(false);
+        return Ok(Some(false));
     }
     let news = news(machine, service, &state)?;
     if !state.is_loaded() || news.iter().any(|path| inputs::is_for_systemd(path)) {
@@ -82,7 +109,7 @@ pub async fn ensure_active(
     let running = state.is_active();
     if running && news.is_empty() && if_active == IfActive::Leave {
         keep_inputs(machine, service)?;
-        return Ok(false);
+        return Ok(Some(false));
     }
     let link = program(service).display().to_string();
     let before = Before {
@@ -90,22 +117,30 @@ pub async fn ensure_active(
         program: news.contains(&link),
     };
     upgrade::turn(machine, service, before).await?;
-    let outcome = match (running, if_active) {
-        (true, _) => bus.restart(unit).await,
-        // A start that goes on for long goes on with what was read before.
-        (false, _) if state.active == "activating" && !news.is_empty() => bus.restart(unit).await,
-        (false, _) => {
-            if state.active != "activating" {
-                keep_inputs(machine, service)?;
+    let start = async {
+        match (running, if_active) {
+            (true, _) => Ok::<_, Error>(bus.restart(unit).await),
+            // A start that goes on for long goes on with what was read before.
+            (false, _) if state.active == "activating" && !news.is_empty() => {
+                Ok(bus.restart(unit).await)
             }
-            bus.start(unit).await
+            (false, _) => {
+                if state.active != "activating" {
+                    keep_inputs(machine, service)?;
+                }
+                Ok(bus.start(unit).await)
+            }
         }
+    };
+    let outcome = match tokio::time::timeout(limit, start).await {
+        Ok(outcome) => outcome?,
+        Err(_) => return Ok(None),
     };
     if matches!(outcome, Ok(()) | Err(bus::Error::JobFailed { .. })) {
         keep_inputs(machine, service)?;
     }
     match outcome {
-        Ok(()) => Ok(true),
+        Ok(()) => Ok(Some(true)),
         Err(error) => {
             let why = match bus.unit(unit).await {
                 Ok(state) => end_of(&state),
