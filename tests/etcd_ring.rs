@@ -1,4 +1,4 @@
-//! Three dedicated etcd machines, one master, one node: members start in any
+//! Three dedicated etcd machines, one master, two nodes: members start in any
 //! order, and the master waits for its ring.
 
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use tests::cluster::{Cluster, Machine};
 use tests::{report, wait};
 
-const MACHINES: [Machine; 5] = [
+const MACHINES: [Machine; 6] = [
     Machine {
         name: "etcd-1",
         role: "etcd",
@@ -26,6 +26,10 @@ const MACHINES: [Machine; 5] = [
     },
     Machine {
         name: "node-1",
+        role: "node",
+    },
+    Machine {
+        name: "node-2",
         role: "node",
     },
 ];
@@ -49,7 +53,7 @@ fn p37_a_ring_of_three_dedicated_members() -> Result<()> {
 
 fn ring(cluster: &mut Cluster) -> Result<()> {
     // The master first, and the members backwards.
-    for name in ["master", "etcd-3", "etcd-1", "etcd-2", "node-1"] {
+    for name in ["master", "etcd-3", "etcd-1", "etcd-2", "node-1", "node-2"] {
         cluster.boot(name)?;
     }
     for name in ["etcd-1", "etcd-2", "etcd-3"] {
@@ -76,7 +80,7 @@ fn ring(cluster: &mut Cluster) -> Result<()> {
         );
         return Ok(());
     }
-    for name in ["master", "node-1"] {
+    for name in ["master", "node-1", "node-2"] {
         cluster.wait_until_ready(name, LIMIT)?;
     }
     // One member may go, as a majority is left.

@@ -1,4 +1,4 @@
-//! Three masters without anything before them, and a node: each machine's
+//! Three masters without anything before them, and two nodes: each machine's
 //! balancer is its way to all of them (B7).
 
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use tests::cluster::{Cluster, Machine};
 use tests::node::Node;
 use tests::{report, wait};
 
-const MACHINES: [Machine; 4] = [
+const MACHINES: [Machine; 5] = [
     Machine {
         name: "master-1",
         role: "master",
@@ -27,6 +27,10 @@ const MACHINES: [Machine; 4] = [
     },
     Machine {
         name: "node-1",
+        role: "node",
+    },
+    Machine {
+        name: "node-2",
         role: "node",
     },
 ];
@@ -251,7 +255,7 @@ fn a_master_vanishes(cluster: &mut Cluster) -> Result<()> {
     let before = acknowledged(cluster)?.len();
     cluster.node("master-1")?.kill()?;
     let gone = Instant::now();
-    let survivors = ["master-2", "master-3", "node-1"];
+    let survivors = ["master-2", "master-3", "node-1", "node-2"];
     while gone.elapsed() < WATCHED {
         if let Ok(nodes) = cluster.get(&["nodes", SURVIVOR]) {
             for node in nodes["items"].as_array().into_iter().flatten() {
