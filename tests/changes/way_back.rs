@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::cluster::Cluster;
+use tests::kube::Binaries;
 use tests::wait;
 
 use super::{
@@ -92,6 +93,86 @@ fn scenario(cluster: &mut Cluster) -> Result<()> {
     wait::until("nothing wrong", LIMIT, || {
         let status = cluster.status(MASTER)?.unwrap_or_default();
         Ok((!status.to_string().contains("\"E-")).then_some(()))
+    })
+    .with_context(|| told(cluster))
+}
+
+/// B12, F19: another kubelet that cannot run here. The one before it comes back,
+/// with its pods as they were; a document with one that runs is taken.
+#[test]
+fn a_kubelet_that_cannot_run_gives_way_to_the_one_before() -> Result<()> {
+    on_a_master("way_back_program", another_kubelet)
+}
+
+fn another_kubelet(cluster: &mut Cluster) -> Result<()> {
+    let kube = Binaries::find()?;
+    let link = "readlink -f /opt/kubernetes/bin/kubelet";
+    let good = cluster.node(MASTER)?.sh(link)?;
+    let digest = good
+        .trim()
+        .rsplit('/')
+        .nth(1)
+        .context("no place in the store")?;
+    wait::until("the good kubelet is kept", LIMIT, || {
+        let said = cluster
+            .node(MASTER)?
+            .sh("cat /var/lib/knode/good.json || true")?;
+        let kept: Value = serde_json::from_str(&said).unwrap_or_default();
+        Ok((kept["kubelet"] == digest).then_some(()))
+    })
+    .with_context(|| told(cluster))?;
+    let before = processes(cluster)?;
+
+    cluster.change_version(kube.with_a_kubelet_that_ends()?)?;
+    write(cluster)?;
+    wait::until("the other kubelet's crash loop", LIMIT, || {
+        let status = cluster.status(MASTER)?.unwrap_or_default();
+        let services = status["services"].to_string();
+        let named = services.contains("E-CRASH-LOOP") && services.contains("cannot run here");
+        Ok(named.then_some(()))
+    })
+    .with_context(|| told(cluster))?;
+    let other = cluster.node(MASTER)?.sh(link)?;
+    ensure!(other != good, "it was never tried: {other}");
+    wait::until("the kubelet before it, healthy", WINDOW, || {
+        let back = cluster.node(MASTER)?.sh(link)? == good;
+        let status = cluster.status(MASTER)?.unwrap_or_default();
+        let services = status["services"].as_array();
+        let mut services = services.into_iter().flatten();
+        let kubelet = services.find(|one| one["name"] == "kubelet");
+        let well = kubelet.is_some_and(|one| one["condition"] == "healthy");
+        let named = status.to_string().contains("E-ROLLED-BACK");
+        Ok((back && well && named && status["ready"] == true).then_some(()))
+    })
+    .with_context(|| told(cluster))?;
+    let changed = restarted(cluster, &before)?;
+    ensure!(changed == ["kubelet"], "{changed:?}");
+    let evidence = "grep -l 'did not become healthy' \
+                    /var/lib/knode/evidence/*-kubelet/reason.txt";
+    cluster.node(MASTER)?.sh(evidence)?;
+    // A restart of knode links nothing forward.
+    cluster.node(MASTER)?.sh("systemctl restart knode")?;
+    settled_or_refused(cluster)?;
+    ensure!(cluster.node(MASTER)?.sh(link)? == good, "it did not stay");
+
+    cluster.change_version(kube)?;
+    set_machine(cluster, ", labels: {example.com/rack: c}")?;
+    deliver(cluster)?;
+    wait::until("nothing wrong", LIMIT, || {
+        let status = cluster.status(MASTER)?.unwrap_or_default();
+        Ok((!status.to_string().contains("\"E-") && status["ready"] == true).then_some(()))
+    })
+    .with_context(|| told(cluster))?;
+    ensure!(cluster.node(MASTER)?.sh(link)? == good);
+    Ok(())
+}
+
+/// Until a knode that was started anew has told how the machine is.
+fn settled_or_refused(cluster: &mut Cluster) -> Result<()> {
+    wait::until("Ready, and the refusal told", LIMIT, || {
+        let status = cluster.status(MASTER)?.unwrap_or_default();
+        let told = status.to_string().contains("E-ROLLED-BACK");
+        Ok((told && status["ready"] == true).then_some(()))
     })
     .with_context(|| told(cluster))
 }

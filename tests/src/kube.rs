@@ -1,5 +1,7 @@
 //! The Kubernetes binaries that no package registry has.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -58,6 +60,31 @@ impl Binaries {
             directory.display()
         );
         Ok(Self { directory, version })
+    }
+
+    /// The same with a kubelet that says this version and ends at once with
+    /// everything else.
+    pub fn with_a_kubelet_that_ends(&self) -> Result<Self> {
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" != --version ] || exec echo Kubernetes v{}\n\
+             echo this kubelet cannot run here >&2\nexit 3\n",
+            self.version
+        );
+        let place = self.directory.to_string_lossy();
+        let key = &cache::digest([script.as_bytes(), place.as_bytes()])[..16];
+        let directory = cache::once(&format!("kubelet-that-ends-{key}"), |target| {
+            fs::create_dir(target)?;
+            for program in PROGRAMS.into_iter().filter(|name| *name != "kubelet") {
+                symlink(self.program(program), target.join(program))?;
+            }
+            let kubelet = target.join("kubelet");
+            fs::write(&kubelet, &script)?;
+            Ok(fs::set_permissions(
+                &kubelet,
+                Permissions::from_mode(0o755),
+            )?)
+        })?;
+        Self::in_folder(directory, "KUBE_BIN_DIR")
     }
 
     /// The folder.

@@ -141,6 +141,8 @@ impl Warden {
             return;
         };
         let good = store.proven().remove(&service.to_string());
+        // One that answers for some seconds between two crashes is not well.
+        let well = well && !self.crashes.looping(now);
         if !self.trial.is_lost(&linked, good.as_deref(), well, now) {
             return;
         }
