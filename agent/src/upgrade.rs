@@ -114,29 +114,35 @@ async fn until_allowed(machine: &Machine, service: Service, version: Version, be
 
 /// The versions of all API servers that answer.
 async fn servers(machine: &Machine) -> Result<Vec<Version>> {
-    let root = &machine.root;
-    let own = credentials::kubelet(root, &machine.name, OffsetDateTime::now_utc())?;
-    let urls: Vec<String> = match &machine.config.balancer {
-        Some(balancer) => {
-            let servers = balancer.servers.iter();
-            servers.map(|server| format!("https://{server}")).collect()
-        }
-        None => vec![own.server.clone()],
-    };
     // All at once: one that is gone must not keep the others waiting.
-    let answers = urls.iter().map(|url| async {
-        let api = Api::new(url, &own.authority, Some(own.identity.clone()))?;
-        let answer = tokio::time::timeout(ANSWER, asked(&api)).await;
-        answer.context(Code::ApiUnreachable, || "waiting for an answer".to_owned())?
-    });
+    let answers = match &machine.config.balancer {
+        Some(balancer) => {
+            let now = OffsetDateTime::now_utc();
+            let own = credentials::kubelet(&machine.root, &machine.name, now)?;
+            let answers = balancer.servers.iter().map(|server| {
+                let (authority, identity) = (&own.authority, own.identity.clone());
+                async move {
+                    let url = format!("https://{server}");
+                    answered(&Api::new(&url, authority, Some(identity))?).await
+                }
+            });
+            join_all(answers).await
+        }
+        None => vec![answered(&machine.kubelet_api()?).await],
+    };
     let mut versions = Vec::new();
-    for (url, answer) in urls.iter().zip(join_all(answers).await) {
+    for answer in answers {
         match answer {
             Ok(version) => versions.push(version),
-            Err(error) => tracing::debug!("{url}: {}", error.story()),
+            Err(error) => tracing::debug!("{}", error.story()),
         }
     }
     Ok(versions)
+}
+
+async fn answered(api: &Api) -> Result<Version> {
+    let answer = tokio::time::timeout(ANSWER, asked(api)).await;
+    answer.context(Code::ApiUnreachable, || "waiting for an answer".to_owned())?
 }
 
 /// An API server's version.
