@@ -6,6 +6,7 @@
 
 mod addons;
 mod artifacts;
+mod azure;
 mod check;
 mod extras;
 mod keys;
@@ -30,6 +31,7 @@ use ::units::types::{NodeName, Role};
 
 pub use addons::{Addons, Dns};
 pub use artifacts::{ArtifactSources, Pinned};
+pub use azure::{Azure, Image, Subnet};
 pub use layer::Layer;
 pub use pools::{Pool, TOKEN_TTL};
 pub use ports::BALANCER;
