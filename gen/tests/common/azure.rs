@@ -18,7 +18,7 @@ pub fn documented() -> Vec<String> {
 /// A master and a node; `azure` and `more` go into it.
 pub fn small(azure: &str, more: &str) -> String {
     format!(
-        "name: small\nformat: cloud-init\nplatform: azure\nssh: {{authorizedKeys: ['{PUBLIC_KEY}']}}\n\
+        "name: small\nserviceAccountKey: ecdsa-p256\nformat: cloud-init\nplatform: azure\nssh: {{authorizedKeys: ['{PUBLIC_KEY}']}}\n\
          azure: {{{azure}}}\n{more}\
          nodes:\n- {{name: m, role: master, address: 10.0.0.10}}\n\
          - {{name: n, role: node, address: 10.0.0.11}}\n"
