@@ -12,7 +12,7 @@ use crate::check::{self, Verdict};
 use crate::error::{Code, Context, Error, Result};
 use crate::status::Report;
 use crate::sys::root::Root;
-use crate::{fetch, report, reset, run, status, timeline, wait};
+use crate::{etcd, fetch, report, reset, run, status, timeline, wait};
 use units::paths;
 
 /// Makes this machine a healthy Kubernetes node, and keeps it one.
@@ -66,6 +66,9 @@ enum Command {
     /// Exit codes: 0 all is in its place; 4 something could not be fetched;
     /// 1 there is no usable node.yaml or store.
     Fetch(fetch::command::Arguments),
+    /// Work with this machine's member of etcd.
+    #[command(subcommand)]
+    Etcd(etcd::command::Request),
     /// Pack what tells how this machine is into one archive (tar.gz), for
     /// whoever is asked for help: status, checks, journals, units, network,
     /// evidence. Keys, tokens and passwords are left out.
@@ -162,6 +165,7 @@ pub fn main() -> ExitCode {
             offline,
         } => check_machine(&phase, json, offline),
         Command::Fetch(arguments) => fetch::command::fetch(&arguments),
+        Command::Etcd(request) => etcd::command::main(&request),
         Command::Report(arguments) => pack_report(&arguments),
         Command::Reset(arguments) => reset::reset(&arguments),
         Command::Timeline(arguments) => timeline(&arguments),

@@ -118,6 +118,18 @@ codes! {
     ApiRefused = "E-API-REFUSED", "See the message; it holds the API server's reason.";
     /// etcd is not healthy.
     Etcd = "E-ETCD", "Check that most members of the ring run and reach each other.";
+    /// The data of this machine's member of etcd are gone, and nobody has them.
+    EtcdLost = "E-ETCD-LOST", "Bring the ring's other members back; if there are none, restore a snapshot: knode etcd restore FILE.";
+    /// Most members of the ring are away, and this one has no data.
+    EtcdQuorum = "E-ETCD-QUORUM", "Bring the missing members back; if the data of most are gone, restore a snapshot: knode etcd restore FILE.";
+    /// A member's data are gone, and it is not safe to bring it back by itself.
+    EtcdRejoin = "E-ETCD-REJOIN", "Mend what the message names; or bring this member back in any case: knode etcd rejoin.";
+    /// This machine's member was taken out of its ring.
+    EtcdRemoved = "E-ETCD-REMOVED", "Take the machine out of the settings; or bring it into the ring again: knode etcd rejoin.";
+    /// etcd's database has reached its quota, and nothing is written any more.
+    EtcdSpace = "E-ETCD-NOSPACE", "Delete what fills it, or raise quota-backend-bytes in etcd.config; knode then ends the alarm.";
+    /// A snapshot of etcd could not be made, or is not whole.
+    EtcdSnapshot = "E-ETCD-SNAPSHOT", "See the message; take another snapshot, or use an older one.";
     /// The Node is registered but not Ready.
     NotReady = "E-NOT-READY", "See the message; it holds the kubelet's reason.";
     /// A service's version does not go with those of others yet.

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod credentials;
 pub mod document;
 pub mod error;
+pub mod etcd;
 pub mod fetch;
 pub mod graph;
 pub mod machine;

@@ -10,7 +10,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde_json::{Map, Value};
-use units::node_config::{CgroupDriver, HostAlias, NetworkMode, Registration, RuntimeSource};
+use units::node_config::{
+    CgroupDriver, HostAlias, NetworkMode, Registration, RuntimeSource, Snapshots,
+};
 use units::types::{Arch, NodeName, Role, Taint};
 
 pub use pools::Shared;
@@ -90,6 +92,8 @@ pub struct Cluster {
     /// The port on which Docker daemons are reached over TLS; none: they are
     /// not.
     pub docker_port: Option<u16>,
+    /// Snapshots of etcd that are made by themselves, if they are.
+    pub etcd_snapshots: Option<Snapshots>,
     /// The port at which machines offer each other what they downloaded; none:
     /// they do not.
     pub neighbours: Option<u16>,
@@ -199,6 +203,7 @@ impl Cluster {
             cert_sans: derive::cert_sans(s),
             service_account_key: s.service_account_key,
             docker_port: s.docker_port,
+            etcd_snapshots: s.etcd_snapshots.clone(),
             neighbours: s.artifacts.neighbours,
             host_aliases: s.host_aliases.iter().map(|a| a.value.clone()).collect(),
             resolve_machines: s.network.resolve_machines,

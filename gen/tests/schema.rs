@@ -56,7 +56,7 @@ addons: {dns: {stubDomains: {}}, metricsServer: {}, dashboard: {}, manifests: []
 runtime: {}
 kubelet: {}
 kubeProxy: {}
-etcd: {}
+etcd: {snapshots: {}}
 apiServer: {}
 controllerManager: {}
 scheduler: {}

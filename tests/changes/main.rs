@@ -9,7 +9,6 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Machine};
-use tests::document::Document;
 use tests::{report, wait};
 
 const MASTER: &str = "master";
@@ -109,36 +108,14 @@ fn deliver(cluster: &mut Cluster) -> Result<()> {
     settled(cluster)
 }
 
-/// Writes the files of the machine's new document, one after the other as its
-/// readers do.
+/// Writes the files of the machine's new document.
 fn write(cluster: &mut Cluster) -> Result<()> {
-    let document = Document::new(cluster.user_data(MASTER, "cloud-init")?);
-    let text = document.content(NODE_CONFIG)?;
-    let config: Value = serde_yaml::from_str(&text)?;
-    let manifest = config["manifest"].as_array().context("a manifest")?;
-    let others = manifest.iter().filter_map(|entry| entry["path"].as_str());
-    let paths: Vec<&str> = std::iter::once(NODE_CONFIG).chain(others).collect();
-    let archive = document.archive(&paths)?;
-    let node = cluster.node(MASTER)?;
-    node.exec_within(&["tar", "-x", "-C", "/"], &archive, LIMIT)?
-        .ok()?;
-    Ok(())
+    cluster.write_document(MASTER)
 }
 
 /// Waits until the node.yaml that is there is the one that was applied.
 fn settled(cluster: &mut Cluster) -> Result<()> {
-    let node = cluster.node(MASTER)?;
-    let digest = node.sh(&format!("sha256sum {NODE_CONFIG} | cut -c 1-64"))?;
-    wait::until("the new node.yaml applied", LIMIT, || {
-        let status = cluster.status(MASTER)?.unwrap_or_default();
-        let steps = status["steps"].as_array().cloned().unwrap_or_default();
-        let done = steps.iter().all(|step| step["state"] == "done");
-        Ok((status["config"] == digest.trim() && done).then_some(()))
-    })
-    .with_context(|| {
-        let status = cluster.status(MASTER).ok().flatten().unwrap_or_default();
-        format!("{status:#}")
-    })
+    cluster.wait_until_applied(MASTER, LIMIT)
 }
 
 /// Which units have another process, or were restarted.

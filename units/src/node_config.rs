@@ -60,6 +60,9 @@ pub struct NodeConfig {
     /// The container runtime; absent on machines without pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub runtime: Option<Runtime>,
+    /// What is done for the machine's member of etcd; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<Etcd>,
     /// What to download, verified by checksum.
     #[serde(default)]
     pub artifacts: Vec<Artifact>,
@@ -339,6 +342,27 @@ pub struct Runtime {
     pub config: Map<String, Value>,
 }
 
+/// What is done for a member of etcd.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Etcd {
+    /// Its snapshots; absent: none are made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Snapshots>,
+}
+
+/// Snapshots of etcd that are made by themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Snapshots {
+    /// Seconds from one to the next.
+    pub interval: u64,
+    /// How many are kept.
+    pub keep: u32,
+    /// Where they are, 0600 each.
+    pub folder: String,
+}
+
 /// A service of the machine, run by systemd and started by knode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -429,6 +453,20 @@ mod tests {
                 .unwrap()
                 .contains("staticPods")
         );
+    }
+
+    /// Of a kgen that made no snapshots there is no section.
+    #[test]
+    fn what_is_done_for_etcd_may_be_absent() {
+        let sample = include_str!("../testdata/node-v1.yaml");
+        let config: NodeConfig = serde_yaml::from_str(sample).unwrap();
+        assert_eq!(config.etcd, None);
+        let with = "etcd: {snapshots: {interval: 21600, keep: 8, folder: /var/lib/s}}\n";
+        let config: NodeConfig = serde_yaml::from_str(&format!("{sample}{with}")).unwrap();
+        let snapshots = config.etcd.as_ref().unwrap().snapshots.as_ref().unwrap();
+        assert_eq!((snapshots.interval, snapshots.keep), (21_600, 8));
+        let text = serde_yaml::to_string(&config).unwrap();
+        assert_eq!(serde_yaml::from_str::<NodeConfig>(&text).unwrap(), config);
     }
 
     #[test]

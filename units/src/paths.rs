@@ -66,6 +66,10 @@ pub const KUBE_PROXY_KUBECONFIG: &str = "/etc/kubernetes/kube-proxy.conf";
 pub const KUBE_PROXY_CONFIG: &str = "/etc/kubernetes/kube-proxy.yaml";
 /// etcd's configuration file.
 pub const ETCD_CONFIG: &str = "/etc/kubernetes/etcd.yaml";
+/// With which configuration etcd starts next (`CONFIG_FILE=…`, systemd
+/// EnvironmentFile syntax); written by knode, without which a member without
+/// data does not start.
+pub const ETCD_ENVIRONMENT: &str = "/run/knode/etcd.env";
 /// etcd's data, 0700.
 pub const ETCD_DATA: &str = "/var/lib/etcd";
 /// containerd's configuration, written by knode for the version it finds.

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::Result;
+use crate::etcd::config;
 use crate::sys::root::Root;
 use crate::sys::store::sha256;
 use units::node_config::{ManifestEntry, Service};
@@ -103,15 +104,34 @@ pub fn of(service: Service, manifest: &[ManifestEntry], root: &Root) -> Result<I
     {
         inputs.insert(path.to_owned(), sha256(&bytes).hex());
     }
+    what_counts(&mut inputs, root)?;
     Ok(inputs)
 }
 
 /// The same for a service in a static pod: its manifest is the kubelet's to
 /// follow, so only the files that it mounts are here.
-pub fn of_pod(service: Service, manifest: &[ManifestEntry]) -> Inputs {
-    in_manifest(manifest, |path| {
+///
+/// # Errors
+///
+/// As [`of`].
+pub fn of_pod(service: Service, manifest: &[ManifestEntry], root: &Root) -> Result<Inputs> {
+    let mut inputs = in_manifest(manifest, |path| {
         path != paths::PROXY_ENVIRONMENT && reads(service, path)
-    })
+    });
+    what_counts(&mut inputs, root)?;
+    Ok(inputs)
+}
+
+/// Of etcd.yaml only what a member with data reads counts, or a ring that grows
+/// would be restarted as a whole.
+fn what_counts(inputs: &mut Inputs, root: &Root) -> Result<()> {
+    if let Some(digest) = inputs.get_mut(paths::ETCD_CONFIG)
+        && let Some(bytes) = root.read_if_exists(paths::ETCD_CONFIG)?
+        && let Some(counts) = config::of_running(&String::from_utf8_lossy(&bytes))
+    {
+        *digest = sha256(&counts).hex();
+    }
+    Ok(())
 }
 
 fn in_manifest(manifest: &[ManifestEntry], wanted: impl Fn(&str) -> bool) -> Inputs {
@@ -226,6 +246,30 @@ mod tests {
         assert_eq!(differing(&one, &look()), [paths::KUBELET_ENVIRONMENT]);
     }
 
+    /// A ring that grows restarts nobody who is in it.
+    #[test]
+    fn of_etcds_configuration_counts_what_a_running_member_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = Root::new(folder.path());
+        root.create_dir(paths::KUBERNETES, 0o755).unwrap();
+        let read = |text: &str| {
+            root.write_atomic(paths::ETCD_CONFIG, text.as_bytes(), 0o644)
+                .unwrap();
+            let manifest = manifest(&[(paths::ETCD_CONFIG, text)]);
+            let [service, pod] = [
+                of(Service::Etcd, &manifest, &root).unwrap(),
+                of_pod(Service::Etcd, &manifest, &root).unwrap(),
+            ];
+            assert_eq!(service, pod);
+            service
+        };
+        let before = read("name: a\ninitial-cluster: a=https://a:2380\n");
+        let grown = read("name: a\ninitial-cluster: a=https://a:2380,b=https://b:2380\n");
+        assert!(differing(&before, &grown).is_empty());
+        let other = read("name: a\nquota-backend-bytes: 1\n");
+        assert_eq!(differing(&before, &other), [paths::ETCD_CONFIG]);
+    }
+
     #[test]
     fn other_bytes_new_files_and_lost_files_differ() {
         let before = in_manifest(&manifest(&[("/a", "1"), ("/b", "1"), ("/c", "1")]), |_| {
@@ -246,7 +290,8 @@ mod tests {
             ("/etc/kubernetes/audit-policy.yaml", "policy"),
             (paths::PROXY_ENVIRONMENT, "proxy"),
         ]);
-        let inputs = of_pod(Service::KubeApiserver, &manifest);
+        let root = Root::new("/nowhere");
+        let inputs = of_pod(Service::KubeApiserver, &manifest, &root).unwrap();
         let paths: Vec<&String> = inputs.keys().collect();
         assert_eq!(paths, ["/etc/kubernetes/audit-policy.yaml"]);
     }

@@ -18,8 +18,18 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// Returns soon after one of these of the machine's services was stopped and
 /// not started again, and else after a while. systemd tells, so that a machine at rest rests.
 pub async fn when_stopped(machine: &Machine, services: &[Service]) {
+    when(machine, services, is_stopped).await;
+}
+
+/// The same, and soon after one ended by itself, though systemd starts it anew:
+/// for a step that sees to more than its being started.
+pub async fn when_ended(machine: &Machine, services: &[Service]) {
+    when(machine, services, |state| is_stopped(state) || ends(state)).await;
+}
+
+async fn when(machine: &Machine, services: &[Service], is: fn(&UnitState) -> bool) {
     let ours = services.iter().filter(|service| machine.runs(**service));
-    let all: Vec<_> = ours.map(|one| Box::pin(until_stopped(*one))).collect();
+    let all: Vec<_> = ours.map(|one| Box::pin(until(*one, is))).collect();
     let stopped = async {
         if all.is_empty() {
             return std::future::pending().await;
@@ -35,7 +45,7 @@ pub async fn when_stopped(machine: &Machine, services: &[Service]) {
     }
 }
 
-async fn until_stopped(service: Service) -> Result<()> {
+async fn until(service: Service, is: fn(&UnitState) -> bool) -> Result<()> {
     let unit = service.unit();
     let doing = || format!("listening for changes of {unit}");
     let bus = connect().await?;
@@ -43,7 +53,10 @@ async fn until_stopped(service: Service) -> Result<()> {
     // Asked after the ear is open, so that nothing falls between.
     let mut state = bus.unit(unit).await.context(Code::Bus, doing)?;
     loop {
-        if is_stopped(&state) {
+        if ends(&state) && is(&state) {
+            return Ok(());
+        }
+        if is(&state) {
             match tokio::time::timeout(SETTLED, changes.next()).await {
                 Ok(next) => state = next.context(Code::Bus, doing)?,
                 Err(_) => return Ok(()),
@@ -57,4 +70,9 @@ async fn until_stopped(service: Service) -> Result<()> {
 /// systemd neither runs it nor is about to.
 fn is_stopped(state: &UnitState) -> bool {
     matches!(state.active.as_str(), "inactive" | "failed")
+}
+
+/// It ended, and systemd is about to start it anew.
+fn ends(state: &UnitState) -> bool {
+    state.sub == "auto-restart"
 }

@@ -3,24 +3,23 @@
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use serde::Deserialize;
+use tokio::time::Instant;
 
 use super::{again, name, services, static_pods};
-use crate::error::{Code, Context, Error, Result};
+use crate::error::{Code, Error, Result};
+use crate::etcd::{join, ring};
 use crate::graph::Step;
 use crate::machine::Machine;
-use crate::sys::http::{self, Pem, Trust};
-use crate::sys::root::Root;
+use crate::sys::bus::Bus;
+pub(crate) use crate::sys::etcd::trust;
+use crate::sys::etcd::{Gateway, LOCAL};
 use units::node_config::Service;
 
-/// etcd answers its health here, to clients with a certificate.
-const HEALTH: &str = "https://127.0.0.1:2379/health";
-const CA: &str = "/etc/kubernetes/pki/etcd/ca.crt";
-const CERT: &str = "/etc/kubernetes/pki/etcd/healthcheck-client.crt";
-const KEY: &str = "/etc/kubernetes/pki/etcd/healthcheck-client.key";
 /// How long a member may take to join before its start counts as failed; the
 /// unit goes on trying meanwhile.
 const JOIN: Duration = Duration::from_secs(60);
+/// How long a restart waits for the ring's other members at most.
+const TURN: Duration = Duration::from_secs(300);
 
 pub struct Etcd {
     /// Whether the kubelet runs it as a static pod.
@@ -43,78 +42,79 @@ impl Step<Machine> for Etcd {
     fn converge<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, Result<String>> {
         Box::pin(async move {
             if self.in_pod {
+                if services::would_restart_pod(machine, Service::Etcd)? {
+                    await_turn(machine).await?;
+                }
                 services::ensure_current_pod(machine, Service::Etcd).await?;
-                static_pods::patiently(machine, Service::Etcd, until_healthy(machine)).await?;
+                let well = until_healthy(machine);
+                if let Err(error) = static_pods::patiently(machine, Service::Etcd, well).await {
+                    join::diagnose(machine).await?;
+                    return Err(error);
+                }
+                join::settle(machine, name::ETCD).await?;
                 return Ok("healthy, in its pod".to_owned());
             }
             machine
                 .until_installed(name::ETCD, &["/opt/kubernetes/bin/etcd"])
                 .await;
             let bus = services::connect().await?;
-            let start =
-                services::ensure_active(machine, &bus, Service::Etcd, services::IfActive::Leave);
-            tokio::time::timeout(JOIN, start).await.map_err(|_| {
-                Error::new(
-                    Code::Etcd,
-                    format!("etcd has not joined its ring after {} s", JOIN.as_secs()),
-                )
-            })??;
-            healthy(machine).await?;
+            // No command of the operator's works on it at the same time.
+            let _held = join::hold(&machine.root)?;
+            join::prepare(machine, &bus).await?;
+            if let Err(error) = run(machine, &bus).await {
+                // The ring may know more of it.
+                join::diagnose(machine).await?;
+                return Err(error);
+            }
             Ok("healthy".to_owned())
         })
     }
 
     fn again<'a>(&'a self, machine: &'a Machine) -> BoxFuture<'a, ()> {
-        Box::pin(again::when_stopped(machine, &[Service::Etcd]))
+        Box::pin(again::when_ended(machine, &[Service::Etcd]))
     }
 }
 
-#[derive(Deserialize)]
-struct Health {
-    health: String,
-    #[serde(default)]
-    reason: String,
+async fn run(machine: &Machine, bus: &Bus) -> Result<()> {
+    if services::would_restart(machine, bus, Service::Etcd).await? {
+        await_turn(machine).await?;
+    }
+    let start = services::ensure_active(machine, bus, Service::Etcd, services::IfActive::Leave);
+    let started = tokio::time::timeout(JOIN, start).await;
+    started.map_err(|_| {
+        Error::new(
+            Code::Etcd,
+            format!("etcd has not joined its ring after {} s", JOIN.as_secs()),
+        )
+    })??;
+    join::settle(machine, name::ETCD).await?;
+    Gateway::new(&machine.root)?.healthy(LOCAL).await
 }
 
-async fn until_healthy(machine: &Machine) -> Result<()> {
-    while let Err(error) = healthy(machine).await {
-        machine.status.detail(name::ETCD, error.story());
-        tokio::time::sleep(Duration::from_millis(500)).await;
+/// Until a restart of this member leaves the ring its majority. One that is
+/// ill for long does not keep a new configuration away for ever: it may be
+/// what mends it.
+async fn await_turn(machine: &Machine) -> Result<()> {
+    let gateway = Gateway::new(&machine.root)?;
+    let began = Instant::now();
+    while let Some(reason) = ring::not_now(&gateway).await {
+        if began.elapsed() > TURN {
+            tracing::warn!("etcd is restarted all the same: {reason}");
+            break;
+        }
+        machine
+            .status
+            .detail(name::ETCD, format!("to be restarted; {reason}"));
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
     Ok(())
 }
 
-/// The ring's authority, and an identity that its members know.
-///
-/// # Errors
-///
-/// [`Code::Disk`]: the files are not there.
-pub(crate) fn trust(root: &Root) -> Result<Trust> {
-    Ok(Trust {
-        only: Some(root.read(CA)?),
-        identity: Some(Pem([root.read(CERT)?, root.read(KEY)?].concat())),
-    })
-}
-
-async fn healthy(machine: &Machine) -> Result<()> {
-    let root = &machine.root;
-    let client = http::client(&trust(root)?)?;
-    let reply = client
-        .get(HEALTH)
-        .timeout(Duration::from_secs(5))
-        .send()
-        .await
-        .map_err(|error| http::refused(error, HEALTH))
-        .context(Code::Etcd, || "asking etcd for its health".to_owned())?;
-    let health: Health = reply
-        .json()
-        .await
-        .context(Code::Etcd, || "reading etcd's health".to_owned())?;
-    if health.health == "true" {
-        return Ok(());
+async fn until_healthy(machine: &Machine) -> Result<()> {
+    let gateway = Gateway::new(&machine.root)?;
+    while let Err(error) = gateway.healthy(LOCAL).await {
+        machine.status.detail(name::ETCD, error.story());
+        tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    Err(Error::new(
-        Code::Etcd,
-        format!("etcd says that it is not healthy: {}", health.reason),
-    ))
+    Ok(())
 }

@@ -11,6 +11,7 @@
 //! balancer ─ (wait)
 //! hosts, preflight, (identity) removals ──────────────────────────────────────────┴ (ready)
 //! address ─ neighbours
+//! etcd ─ etcd-upkeep
 //! runtime ─ docker
 //! ```
 //!
@@ -33,6 +34,7 @@ mod certificates;
 mod controllers;
 mod docker;
 pub(crate) mod etcd;
+mod etcd_upkeep;
 mod fetch;
 pub(crate) mod hosts;
 mod identity;
@@ -70,6 +72,7 @@ pub(crate) mod name {
     pub const CONTROLLERS: &str = "controllers";
     pub const DOCKER: &str = "docker";
     pub const ETCD: &str = "etcd";
+    pub const ETCD_UPKEEP: &str = "etcd-upkeep";
     pub const FETCH: &str = "fetch";
     pub const HOSTS: &str = "hosts";
     pub const IDENTITY: &str = "identity";
@@ -184,7 +187,10 @@ pub fn lasting(config: &NodeConfig, lasting: &Lasting) -> Vec<Arc<dyn Step<Machi
     }
     let after = steps.iter().map(|step| step.name()).collect();
     steps.push(Arc::new(ready::Ready { after }));
-    // A Node is Ready without it.
+    // The machine is ready without these.
+    if runs(Service::Etcd) {
+        steps.push(Arc::new(etcd_upkeep::EtcdUpkeep));
+    }
     if runs(Service::Docker) && runs(Service::Kubelet) {
         steps.push(Arc::new(docker::Docker));
     }
@@ -241,7 +247,8 @@ mod tests {
                             config.balancer = balancer.cloned();
                             let graph = Graph::new(of(&config)).unwrap();
                             let names: Vec<_> = graph.names().collect();
-                            assert_eq!(names.last(), Some(&name::READY));
+                            let beside = |n: &&&str| **n != name::ETCD_UPKEEP;
+                            assert_eq!(names.iter().rfind(beside), Some(&name::READY));
                             let place = |name| names.iter().position(|n| *n == name);
                             if !config.static_pods.is_empty() {
                                 assert!(place(name::KUBELET) < place(name::APISERVER));

@@ -116,6 +116,36 @@ pub async fn ensure_active(
     }
 }
 
+/// Whether [`ensure_active`] would restart a service that runs, for what it is
+/// to read anew.
+///
+/// # Errors
+///
+/// [`Code::Bus`], [`Code::Disk`].
+pub async fn would_restart(machine: &Machine, bus: &Bus, service: Service) -> Result<bool> {
+    if settled(machine).contains(&service) {
+        return Ok(false);
+    }
+    let unit = service.unit();
+    let state = bus.unit(unit).await;
+    let state = state.context(Code::Bus, || format!("looking at {unit}"))?;
+    Ok(state.is_active() && !news(machine, service, &state)?.is_empty())
+}
+
+/// The same of a service in a static pod.
+///
+/// # Errors
+///
+/// [`Code::Disk`].
+pub fn would_restart_pod(machine: &Machine, service: Service) -> Result<bool> {
+    if settled(machine).contains(&service) {
+        return Ok(false);
+    }
+    let now = inputs::of_pod(service, &machine.config.manifest, &machine.root)?;
+    let before = applied::read(&machine.root)?.pods.remove(&service);
+    Ok(before.is_some_and(|before| !inputs::differing(&before, &now).is_empty()))
+}
+
 /// What the service would read now and has not read at its start: files, or its
 /// program.
 fn news(machine: &Machine, service: Service, state: &UnitState) -> Result<Vec<String>> {
@@ -170,7 +200,7 @@ pub async fn ensure_current_pod(machine: &Machine, service: Service) -> Result<(
     if settled(machine).contains(&service) {
         return Ok(());
     }
-    let now = inputs::of_pod(service, &machine.config.manifest);
+    let now = inputs::of_pod(service, &machine.config.manifest, &machine.root)?;
     let before = applied::read(&machine.root)?.pods.remove(&service);
     if before.as_ref() != Some(&now) {
         let news = before.map_or(Vec::new(), |before| inputs::differing(&before, &now));

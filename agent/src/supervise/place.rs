@@ -48,7 +48,9 @@ pub fn of(service: Service, text: &str) -> Result<Option<Place>> {
         Service::Containerd => return Ok(Some(Place::Cri)),
         Service::Docker => return Ok(Some(Place::Docker)),
         // A ring that lacks its quorum is not cured by restarting a member.
-        Service::Etcd => "http://127.0.0.1:2381/health?serializable=true".to_owned(),
+        Service::Etcd => {
+            "http://127.0.0.1:2381/health?serializable=true&exclude=NOSPACE".to_owned()
+        }
         Service::KubeApiserver => {
             let server = Kubeconfig::parse(text)?.server;
             // Nor is a store that is away by restarting who asks it.

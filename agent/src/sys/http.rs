@@ -52,6 +52,19 @@ pub fn client(trust: &Trust) -> Result<Client> {
         .context(Code::Tls, || "preparing an HTTP client".to_owned())
 }
 
+/// The same, for servers that speak HTTP/1.1 alone though TLS lets them be
+/// offered more.
+///
+/// # Errors
+///
+/// As [`client`].
+pub fn http1_client(trust: &Trust) -> Result<Client> {
+    builder(trust)?
+        .http1_only()
+        .build()
+        .context(Code::Tls, || "preparing an HTTP client".to_owned())
+}
+
 /// A client for one unix socket that speaks HTTP/2 without TLS, as gRPC does.
 ///
 /// # Errors

@@ -99,7 +99,7 @@ pub fn packages(role: Role, etcd: bool, runtime: RuntimeSource) -> Vec<Package> 
             name: "etcd",
             required: true,
             folder: bin,
-            programs: &["etcd", "etcdctl"],
+            programs: &["etcd", "etcdctl", "etcdutl"],
         });
     }
     if !role.runs_kubelet() {

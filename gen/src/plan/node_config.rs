@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ::units::node_config::{
-    Balancer, Bootstrap, Cluster as ClusterSection, HostAlias, ManifestEntry, Neighbours, Network,
-    NetworkMode, Node, NodeConfig, OfHost, Peer, Runtime, Service, VERSION,
+    Balancer, Bootstrap, Cluster as ClusterSection, Etcd, HostAlias, ManifestEntry, Neighbours,
+    Network, NetworkMode, Node, NodeConfig, OfHost, Peer, Runtime, Service, VERSION,
 };
 use ::units::paths;
 use ::units::types::{Digest, FileMode, NodeName, Role};
@@ -98,6 +98,9 @@ fn config(parts: Parts<'_>, files: &[PlannedFile]) -> NodeConfig {
             sandbox_image: cluster.sandbox_image.clone(),
             cgroup_driver: cluster.cgroup_driver,
             config: cluster.containerd.clone(),
+        }),
+        etcd: cluster.runs_etcd(machine).then(|| Etcd {
+            snapshots: cluster.etcd_snapshots.clone(),
         }),
         artifacts: parts.artifacts.to_vec(),
         neighbours: neighbours(cluster, machine),

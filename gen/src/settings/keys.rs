@@ -8,7 +8,7 @@ use units::types::{InvalidValue, NodeName, is_dns_label};
 
 use super::schema::{Args, Images, Network, Runtime, Settings};
 use super::values::network;
-use super::{addons, artifacts, azure, members, pools, system};
+use super::{addons, artifacts, azure, etcd, members, pools, system};
 use crate::yaml::{At, Node, Object, Reader};
 
 /// The port of Docker over TLS. Source: IANA, "docker-s".
@@ -69,12 +69,18 @@ pub fn read(r: &mut Reader, root: &Node) -> Option<Settings> {
     for (key, target) in [
         ("kubelet", &mut s.kubelet),
         ("kubeProxy", &mut s.kube_proxy),
-        ("etcd", &mut s.etcd),
     ] {
         if let Some(mut o) = section(r, &mut o, key) {
             set(target, o.read(r, "config", Reader::fragment));
             o.finish(r);
         }
+    }
+    if let Some(mut o) = section(r, &mut o, "etcd") {
+        set(&mut s.etcd, o.read(r, "config", Reader::fragment));
+        if let Some((node, path)) = o.get("snapshots") {
+            s.etcd_snapshots = etcd::snapshots(r, node, &path);
+        }
+        o.finish(r);
     }
     if let Some(mut o) = section(r, &mut o, "apiServer") {
         set(&mut s.apiserver_args, o.read(r, "extraArgs", args));

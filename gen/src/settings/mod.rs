@@ -8,6 +8,7 @@ mod addons;
 mod artifacts;
 mod azure;
 mod check;
+mod etcd;
 mod extras;
 mod keys;
 mod layer;

@@ -119,7 +119,7 @@ fn ttl(r: &mut Reader, node: &Node, path: &str) -> Option<At<Duration>> {
 }
 
 /// A whole number of minutes, hours or days.
-fn duration(text: &str) -> Option<Duration> {
+pub(super) fn duration(text: &str) -> Option<Duration> {
     let unit = text.chars().last()?;
     let seconds = match unit {
         'm' => 60,

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 use serde_json::{Map, Value};
-use units::node_config::{CgroupDriver, HostAlias, NetworkMode, RuntimeSource};
+use units::node_config::{CgroupDriver, HostAlias, NetworkMode, RuntimeSource, Snapshots};
 use units::types::Role;
 
 use super::addons::Addons;
 use super::artifacts::ArtifactSources;
 use super::azure::Azure;
+use super::etcd;
 pub use super::members::Machine;
 use super::pools::{NodeDocuments, Pool, Roles};
 use super::values::{DEFAULT_VERSION, Endpoint, Host, KubernetesVersion, ServiceAccountKey};
@@ -67,6 +68,8 @@ pub struct Settings {
     pub kube_proxy: Value,
     /// Laid over our etcd configuration.
     pub etcd: Value,
+    /// Snapshots of etcd that are made by themselves, if they are.
+    pub etcd_snapshots: Option<Snapshots>,
     /// Flags of the API server, over ours.
     pub apiserver_args: Args,
     /// More names in the API server's certificate.
@@ -180,6 +183,7 @@ impl Default for Settings {
             kubelet: Value::Null,
             kube_proxy: Value::Null,
             etcd: Value::Null,
+            etcd_snapshots: Some(etcd::every_six_hours()),
             apiserver_args: Args::new(),
             cert_sans: Vec::new(),
             controller_manager_args: Args::new(),
