@@ -63,7 +63,7 @@ pub struct Azure {
     pub images: Vec<(Arch, Image)>,
     /// The kind of disk.
     pub disk_type: String,
-    /// Bytes of the disk in GiB; absent: the image's.
+    /// GiB of the disk; absent: the image's.
     pub disk_gb: Option<u16>,
     /// Who logs in by ssh.
     pub admin_user: String,
@@ -112,7 +112,7 @@ impl Azure {
     }
 }
 
-/// Reads `azure`. Whose keys are not said in it are `keys`.
+/// Reads `azure`; `keys` are those of `ssh.authorizedKeys`.
 pub fn read(r: &mut Reader, node: &Node, path: &str, keys: &[String]) -> Option<Azure> {
     let mut o = r.object(node, path)?;
     let place = At {
