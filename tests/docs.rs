@@ -289,6 +289,43 @@ fn the_settings_in_the_documentation_are_valid() -> Result<()> {
     Ok(())
 }
 
+/// The page's settings make what its commands name; those that ask a cluster or
+/// Azure itself are not run.
+#[test]
+fn a_cluster_on_azure_as_its_page_says() -> Result<()> {
+    let programs = Programs::build()?;
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/azure.md"))?;
+    let commands = blocks(&page, "sh").join("\n");
+    let ours: Vec<&str> = commands
+        .lines()
+        .filter(|line| line.starts_with("kgen ") && !line.starts_with("kgen wait"))
+        .collect();
+    ensure!(ours.len() >= 3, "too few kgen lines: {commands}");
+    let named: Vec<&str> = commands
+        .split_whitespace()
+        .map(|word| word.trim_start_matches('@'))
+        .filter(|word| word.starts_with("out/azure/"))
+        .collect();
+    ensure!(named.len() >= 4, "too few files: {commands}");
+    let settings = blocks(&page, "yaml");
+    ensure!(settings.len() == 2, "{} settings", settings.len());
+    for block in settings {
+        let folder = tempfile::tempdir()?;
+        for (file, text) in BESIDE {
+            fs::write(folder.path().join(file), text)?;
+        }
+        fs::write(folder.path().join("cluster.yaml"), block)?;
+        for line in &ours {
+            let output = sh(line, folder.path(), &programs)?;
+            output.ok().with_context(|| (*line).to_owned())?;
+        }
+        for file in &named {
+            ensure!(folder.path().join(file).exists(), "{file} was not made");
+        }
+    }
+    Ok(())
+}
+
 /// The functions of all tests and all code of ours, with `fn` before them.
 fn functions(folder: &Path, found: &mut String) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {

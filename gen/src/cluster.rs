@@ -22,7 +22,7 @@ use crate::platform::Platform;
 use crate::ranges::nth_address;
 use crate::settings::Checked;
 pub use crate::settings::{
-    Addons, Args, ArtifactSources, Dns, Endpoint, Host, Images, KubernetesVersion,
+    Addons, Args, ArtifactSources, Azure, Dns, Endpoint, Host, Images, KubernetesVersion,
     ServiceAccountKey,
 };
 
@@ -101,6 +101,8 @@ pub struct Cluster {
     pub host_aliases: Vec<HostAlias>,
     /// Whether machines know each other's names without DNS.
     pub resolve_machines: bool,
+    /// What is made on Azure, if anything is.
+    pub azure: Option<Azure>,
 }
 
 /// What the operator lays over our configuration of other programs.
@@ -198,13 +200,14 @@ impl Cluster {
                 controller_manager: s.controller_manager_args.clone(),
                 scheduler: s.scheduler_args.clone(),
             },
-            cert_sans: s.cert_sans.clone(),
+            cert_sans: derive::cert_sans(s),
             service_account_key: s.service_account_key,
             docker_port: s.docker_port,
             etcd_snapshots: s.etcd_snapshots.clone(),
             neighbours: s.artifacts.neighbours,
             host_aliases: s.host_aliases.iter().map(|a| a.value.clone()).collect(),
             resolve_machines: s.network.resolve_machines,
+            azure: s.azure.clone(),
         }
     }
 

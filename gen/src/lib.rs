@@ -14,6 +14,7 @@
 
 pub mod api;
 pub mod artifacts;
+pub mod azure;
 pub mod budget;
 pub mod cli;
 pub mod cluster;

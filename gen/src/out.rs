@@ -19,6 +19,8 @@ use zeroize::Zeroizing;
 
 /// The mode of anything with a key in it.
 pub const SECRET_MODE: u32 = 0o600;
+/// The mode of what its owner alone may run.
+pub const SCRIPT_MODE: u32 = 0o700;
 /// The mode of what everybody may read.
 pub const PUBLIC_MODE: u32 = 0o644;
 /// So many bytes are gathered before they go to temporary files.

@@ -27,6 +27,8 @@ pools:
    units: [{name: a.service, start: true, dropIns: [{name: a.conf, content: a}]}],
    hooks: {}}
 docker: {}
+ssh: {authorizedKeys: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBZbfAqJaC5IZUUG35d9b9SRRvo82jvYblSpYtQtbVq1 ops]}
+azure: {subnets: [{name: a, range: 10.0.0.0/24}], sizes: {}, images: {}, pools: [{name: p}]}
 roles:
   etcd:
     files: [{path: /etc/a, content: a}]
@@ -60,7 +62,6 @@ controllerManager: {}
 scheduler: {}
 proxy: {http: 'http://proxy:3128'}
 ntp: {servers: [time]}
-ssh: {authorizedKeys: []}
 registries:
 - host: a
   login: {username: a, password: b}
@@ -247,6 +248,15 @@ fn the_schema_refuses_what_the_program_refuses() {
         "addons: {metricsServer: {image: ''}}",
         "addons: {manifests: [a.txt]}",
         "roles: {worker: {}}",
+        "azure: {location: West Europe}",
+        "azure: {vnet: 10.0.0.0}",
+        "azure: {resourceGroup: a/b}",
+        "azure: {subnets: [{name: a}]}",
+        "azure: {dnsLabel: 1a}",
+        "azure: {sizes: {master: large}}",
+        "azure: {images: {amd64: Debian}}",
+        "azure: {zones: [4]}",
+        "azure: {pools: [{count: 1}]}",
     ] {
         let text = if wrong.starts_with("nod") || wrong == "name: a" {
             wrong.to_owned()

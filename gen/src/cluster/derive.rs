@@ -35,6 +35,18 @@ pub fn endpoint(s: &Settings) -> Endpoint {
     }
 }
 
+/// The names in the API server's certificate besides the endpoint: those that
+/// were typed, and those by which Azure's load balancers are reached.
+pub fn cert_sans(s: &Settings) -> Vec<Host> {
+    let mut names = s.cert_sans.clone();
+    if let Some(azure) = &s.azure {
+        let address = azure.api_address.as_ref();
+        names.extend(address.map(|a| Host::Address(a.value.into())));
+        names.extend(azure.public_name().map(Host::Name));
+    }
+    names
+}
+
 /// The machines, each with its pod ranges.
 pub fn machines(s: &Settings, pod_cidrs: &[IpNet]) -> Vec<Machine> {
     let taken: Vec<IpNet> = s

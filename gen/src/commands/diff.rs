@@ -8,6 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use units::types::Role;
 
+use super::azure::Azure;
 use super::extras::Extras;
 use super::jump;
 use super::terminal;
@@ -37,12 +38,16 @@ pub fn run(args: &Diff<'_>) -> Result<bool> {
     let target = workspace.target(args.asked)?;
     let knode = workspace.knode()?;
     let mut pki = workspace.pki()?;
+    let azure = Azure::wanted(&workspace, target);
     let mut text = String::new();
     for machine in workspace.cluster.documents() {
         let name = machine.name.as_str();
         let material = pki.machine(&workspace.cluster, machine)?;
         let plan = workspace.plan(machine, &knode, &material)?;
         let bytes = workspace::user_data(&plan, target)?;
+        if let Some(azure) = &azure {
+            azure.keep(name, &bytes)?;
+        }
         let path = args.out.join(name).join("user-data");
         let Some(old) = read(&path)? else {
             text.push_str(&format!("{name}: new, {} files\n", plan.files.len()));
@@ -67,7 +72,7 @@ pub fn run(args: &Diff<'_>) -> Result<bool> {
         }
     }
     text.push_str(&extras(
-        &Extras::make(&workspace, &mut pki, args.out)?,
+        &Extras::make(&workspace, &mut pki, azure, args.out)?,
         args.out,
     )?);
     for name in gone(args.out, &workspace)? {
@@ -87,7 +92,7 @@ fn extras(extras: &Extras, out: &Path) -> Result<String> {
         let name = path.strip_prefix(out).unwrap_or(path).display();
         text.push_str(&format!("{name}: {what}\n"));
     };
-    for (path, bytes) in &extras.files {
+    for (path, bytes) in extras.files.iter().chain(&extras.scripts) {
         match read(path)? {
             None => tell(path, "new"),
             Some(old) if old != bytes.expose() => tell(path, "changed"),

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::azure::Azure;
 use super::{kubeconfig, shared};
 use crate::cluster::{Cluster, Machine, url_host};
 use crate::inventory::{self, Form};
-use crate::out::{SECRET_MODE, Stage};
+use crate::out::{SCRIPT_MODE, SECRET_MODE, Stage};
 use crate::pki::Pki;
 use crate::secret::Secret;
 use crate::workspace::Workspace;
@@ -17,6 +18,8 @@ use crate::workspace::Workspace;
 pub struct Extras {
     /// What is there after a render, in order.
     pub files: Vec<(PathBuf, Secret)>,
+    /// Those of it that are run.
+    pub scripts: Vec<(PathBuf, Secret)>,
     /// What was rendered once and goes.
     pub gone: Vec<PathBuf>,
 }
@@ -24,8 +27,14 @@ pub struct Extras {
 impl Extras {
     /// The operator's kubeconfigs, what tells a running cluster of bootstrap
     /// tokens, the inventories, and the way to Docker daemons where they are
-    /// exposed. What is made for it waits in `pki`.
-    pub fn make(workspace: &Workspace, pki: &mut Pki, out: &Path) -> Result<Self> {
+    /// exposed, and what makes machines on Azure with these documents. What is made for it
+    /// waits in `pki`.
+    pub fn make(
+        workspace: &Workspace,
+        pki: &mut Pki,
+        azure: Option<Azure>,
+        out: &Path,
+    ) -> Result<Self> {
         let cluster = &workspace.cluster;
         let mut files = Vec::new();
         for (name, super_admin) in [("admin.conf", false), ("super-admin.conf", true)] {
@@ -40,14 +49,27 @@ impl Extras {
         if let Some(port) = cluster.docker_port {
             files.extend(docker(cluster, port, pki, out)?);
         }
+        let mut scripts = Vec::new();
+        if let Some(azure) = azure {
+            let made = azure.files(out)?;
+            files.extend(made.files);
+            scripts = made.scripts;
+        }
         let gone = shared::gone(workspace, out)?;
-        Ok(Self { files, gone })
+        Ok(Self {
+            files,
+            scripts,
+            gone,
+        })
     }
 
     /// Makes it so, once `stage` is committed.
     pub fn write(self, stage: &mut Stage) -> Result<()> {
         for (path, bytes) in self.files {
             stage.write(path, bytes.expose(), SECRET_MODE)?;
+        }
+        for (path, bytes) in self.scripts {
+            stage.write(path, bytes.expose(), SCRIPT_MODE)?;
         }
         self.gone.into_iter().for_each(|path| stage.remove(path));
         Ok(())

@@ -17,6 +17,7 @@ pub mod user_data;
 pub mod validate;
 pub mod wait;
 
+mod azure;
 mod extras;
 mod jump;
 mod progress;

@@ -8,6 +8,7 @@ use std::thread;
 use anyhow::{Result, anyhow};
 use units::types::Role;
 
+use super::azure::Azure;
 use super::extras::Extras;
 use super::jump;
 use super::progress::Progress;
@@ -45,12 +46,16 @@ pub fn run(args: &Render<'_>) -> Result<()> {
     let knode = workspace.knode()?;
     let mut pki = workspace.pki()?;
     let documents_in_all = workspace.cluster.documents().count();
+    let azure = Azure::wanted(&workspace, target);
     let (done, progress) = (AtomicUsize::new(0), Mutex::new(Progress::new()));
     let mut stage = documents(&workspace, &mut pki, |pki, machine, stage| {
         let material = pki.machine(&workspace.cluster, machine)?;
         let plan = workspace.plan(machine, &knode, &material)?;
         let path = args.out.join(machine.name.as_str()).join("user-data");
         let mut bytes = workspace::user_data(&plan, target)?;
+        if let Some(azure) = &azure {
+            azure.keep(machine.name.as_str(), &bytes)?;
+        }
         stage.write(path, std::mem::take(&mut *bytes), SECRET_MODE)?;
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         // Where another thread tells it, this one goes on.
@@ -60,7 +65,7 @@ pub fn run(args: &Render<'_>) -> Result<()> {
         Ok(())
     })?;
     drop(progress);
-    Extras::make(&workspace, &mut pki, args.out)?.write(&mut stage)?;
+    Extras::make(&workspace, &mut pki, azure, args.out)?.write(&mut stage)?;
     pki.commit()?;
     terminal::warn(&workspace.warnings);
     for note in pki.notes() {

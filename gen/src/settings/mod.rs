@@ -6,6 +6,7 @@
 
 mod addons;
 mod artifacts;
+mod azure;
 mod check;
 mod etcd;
 mod extras;
@@ -31,6 +32,7 @@ use ::units::types::{NodeName, Role};
 
 pub use addons::{Addons, Dns};
 pub use artifacts::{ArtifactSources, Pinned};
+pub use azure::{Azure, Image, Subnet};
 pub use layer::Layer;
 pub use pools::{Pool, TOKEN_TTL};
 pub use ports::BALANCER;

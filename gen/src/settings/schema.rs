@@ -9,6 +9,7 @@ use units::types::Role;
 
 use super::addons::Addons;
 use super::artifacts::ArtifactSources;
+use super::azure::Azure;
 use super::etcd;
 pub use super::members::Machine;
 use super::pools::{NodeDocuments, Pool, Roles};
@@ -85,6 +86,8 @@ pub struct Settings {
     pub host_aliases: Vec<At<HostAlias>>,
     /// Where downloads come from, and which.
     pub artifacts: ArtifactSources,
+    /// What is made on Azure, if anything is.
+    pub azure: Option<Azure>,
     /// The operating system's side.
     pub system: System,
 }
@@ -189,6 +192,7 @@ impl Default for Settings {
             docker_port: None,
             host_aliases: Vec::new(),
             artifacts: ArtifactSources::default(),
+            azure: None,
             system: System::default(),
         }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use units::node_config::{NetworkMode, RuntimeSource};
 use units::types::Role;
 
+use super::azure;
 use super::schema::Settings;
 use super::values::Host;
 use crate::report::{Finding, Report};
@@ -56,6 +57,9 @@ pub fn warnings(s: &Settings, source: &str) -> Report {
             "tokenTTL: is longer than 30 days".to_owned(),
             "until then whoever reads the document can join machines to the cluster",
         );
+    }
+    for (message, help) in azure::warnings(s) {
+        warn(message, help);
     }
     if !s.network.metadata_guard {
         warn(
