@@ -135,7 +135,12 @@ fn scenario(cluster: &mut Cluster) -> Result<()> {
     let aside = aside.with_context(|| format!("{told:#}"))?;
     node.sh(&format!("find {aside} -path '*/snap/db' | grep ."))?;
     ensure!(remarks.contains("the audit log stays"), "{remarks}");
-    node.sh(&format!("rm -r {aside} /var/log/kubernetes"))?;
+    let snapshots = "/var/lib/etcd-snapshots";
+    let stay = format!("snapshots of etcd stay in {snapshots}");
+    ensure!(remarks.contains(&stay), "{remarks}");
+    node.sh(&format!(
+        "rm -r {aside} /var/log/kubernetes; rm -rf {snapshots}"
+    ))?;
     is_as_before(cluster, "master", &master_before)?;
     nothing_is_left_to_do(cluster, "master")?;
     again(cluster, "master")

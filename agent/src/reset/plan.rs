@@ -362,6 +362,11 @@ pub fn remarks(facts: &Facts) -> Vec<String> {
     if facts.audited {
         told.push(format!("the audit log stays in {}", paths::KUBERNETES_LOG));
     }
+    // What a cluster is restored from is nobody's to remove.
+    let etcd = config.etcd.as_ref();
+    if let Some(snapshots) = etcd.and_then(|etcd| etcd.snapshots.as_ref()) {
+        told.push(format!("snapshots of etcd stay in {}", snapshots.folder));
+    }
     if config.runtime.is_some() && !facts.own_containerd {
         told.push("images stay in the distribution's containerd".to_owned());
     }
