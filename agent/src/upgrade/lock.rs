@@ -60,11 +60,16 @@ pub async fn acquire(machine: &Machine, step: &str, patient: bool) -> Result<()>
         return Ok(());
     }
     let api = machine.administrator_api()?;
-    let began = Instant::now();
+    let mut began = Instant::now();
     loop {
         let why = match attempt(machine, &api, &servers).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(why)) => why,
+            Ok(Attempt::Has) => return Ok(()),
+            // Whoever has it is at work; the Lease itself ends if it is gone.
+            Ok(Attempt::Held(why)) => {
+                began = Instant::now();
+                why
+            }
+            Ok(Attempt::Away(why)) => why,
             // Its own API server does not serve: nothing is lost by a restart.
             Err(error) if error.code() == Code::ApiUnreachable => return Ok(()),
             Err(error) => error.story(),
@@ -80,18 +85,28 @@ pub async fn acquire(machine: &Machine, step: &str, patient: bool) -> Result<()>
     }
 }
 
-/// Has it, or why not.
-async fn attempt(machine: &Machine, api: &Api, servers: &[String]) -> Result<Option<String>> {
+/// What came of asking for the Lease.
+enum Attempt {
+    /// It is this master's.
+    Has,
+    /// Another master has it.
+    Held(String),
+    /// A master is away.
+    Away(String),
+}
+
+async fn attempt(machine: &Machine, api: &Api, servers: &[String]) -> Result<Attempt> {
     let path = format!("{LEASES}/{NAME}");
     let lease = api.get(&path).await?;
     let me = machine.name.as_str();
     let next = decide(lease.as_ref(), me, OffsetDateTime::now_utc());
     if let Move::Wait(why) = next {
-        return Ok(Some(why));
+        return Ok(Attempt::Held(why));
     }
     for server in servers {
         if let Err(error) = ready(machine, server).await {
-            return Ok(Some(format!("{server} is not ready: {}", error.story())));
+            let why = format!("{server} is not ready: {}", error.story());
+            return Ok(Attempt::Away(why));
         }
     }
     let mut spec = spec(me)?;
@@ -106,7 +121,10 @@ async fn attempt(machine: &Machine, api: &Api, servers: &[String]) -> Result<Opt
             api.merge(&path, &spec).await.is_ok()
         }
     };
-    Ok((!won).then(|| "another master was quicker".to_owned()))
+    Ok(match won {
+        true => Attempt::Has,
+        false => Attempt::Held("another master was quicker".to_owned()),
+    })
 }
 
 fn spec(holder: &str) -> Result<Value> {
