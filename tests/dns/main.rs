@@ -188,8 +188,15 @@ fn a_token_logs_in(cluster: &mut Cluster) -> Result<()> {
         let as_whom = ["--write-out", "%{http_code}", "--header", &header, &url];
         node.exec(&[&["curl"][..], &to, &as_whom].concat())?.ok()
     };
-    ensure!(ask("/api/v1/namespaces/default/pods")? == "200");
-    ensure!(ask("/api/v1/namespaces/default/secrets")? == "403");
+    // The authorizer learns of a new binding by a watch, and the role `view` is put
+    // together by the controller manager: neither is there at once.
+    wait::until("the token to be let in", Duration::from_secs(60), || {
+        let code = ask("/api/v1/namespaces/default/pods")?;
+        ensure!(["200", "403"].contains(&code.as_str()), "answered {code}");
+        Ok((code == "200").then_some(()))
+    })?;
+    let secrets = ask("/api/v1/namespaces/default/secrets")?;
+    ensure!(secrets == "403", "secrets: {secrets}");
     Ok(())
 }
 
