@@ -20,5 +20,6 @@ pub mod wait;
 mod azure;
 mod extras;
 mod jump;
+mod openstack;
 mod progress;
 pub(crate) mod terminal;

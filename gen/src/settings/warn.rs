@@ -5,7 +5,7 @@ use std::time::Duration;
 use units::node_config::{NetworkMode, RuntimeSource};
 use units::types::Role;
 
-use super::azure;
+use super::{azure, openstack};
 use super::schema::Settings;
 use super::values::Host;
 use crate::report::{Finding, Report};
@@ -58,7 +58,10 @@ pub fn warnings(s: &Settings, source: &str) -> Report {
             "until then whoever reads the document can join machines to the cluster",
         );
     }
-    for (message, help) in azure::warnings(s) {
+    for (message, help) in azure::warnings(s)
+        .into_iter()
+        .chain(openstack::warnings(s))
+    {
         warn(message, help);
     }
     if !s.network.metadata_guard {
