@@ -10,6 +10,7 @@ pub mod lock;
 pub mod manual;
 pub mod merge;
 pub mod render;
+pub mod routes;
 pub mod schema;
 pub mod shared;
 pub mod sizes;

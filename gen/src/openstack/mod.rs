@@ -6,11 +6,12 @@
 //! nor scripts have a key in them: documents are parameters of their own.
 
 mod access;
-//X pub mod credentials;
-//X pub mod keystone;
+pub mod credentials;
+pub mod http;
+pub mod keystone;
 mod machines;
-//X pub mod neutron;
-//X pub mod routes;
+pub mod neutron;
+pub mod routes;
 pub mod script;
 pub mod template;
 
