@@ -194,7 +194,12 @@ fn of_nodes(nodes: &Value, target: &mut Target) {
         if target.wanted.iter().any(|wanted| wanted.machine == name) {
             continue;
         }
-        let list = |path: &str| node.pointer(path).and_then(Value::as_array).into_iter().flatten();
+        let list = |path: &str| {
+            node.pointer(path)
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+        };
         let ranges: Vec<IpNet> = list("/spec/podCIDRs")
             .filter_map(|range| range.as_str()?.parse().ok())
             .collect();
@@ -222,7 +227,9 @@ async fn apply(neutron: &Neutron, first: Router, target: &Target) -> Result<()> 
         match patiently(|| neutron.router(&id)).await {
             Ok(seen) => router = seen,
             Err(error) => {
-                let why = changed.err().map_or_else(String::new, |t| format!("{}; ", t.message()));
+                let why = changed
+                    .err()
+                    .map_or_else(String::new, |t| format!("{}; ", t.message()));
                 bail!("{why}what the router has now is not known: {error:#}; run it again");
             }
         }
@@ -252,7 +259,9 @@ async fn change(
         return neutron.replace(router, &plan.result(&router.routes)).await;
     }
     // No machine is without a route in between.
-    neutron.add(&router.id, &plan.to_add(&router.routes)).await?;
+    neutron
+        .add(&router.id, &plan.to_add(&router.routes))
+        .await?;
     neutron.remove(&router.id, &plan.to_remove()).await
 }
 
@@ -318,9 +327,15 @@ fn table(plan: &Plan) -> Result<String> {
         [
             step.action.as_str().to_owned(),
             step.destination.to_string(),
-            step.nexthop.map(|hop| format!("via {hop}")).unwrap_or_default(),
+            step.nexthop
+                .map(|hop| format!("via {hop}"))
+                .unwrap_or_default(),
             step.machine.clone().unwrap_or_default(),
-            if was.is_empty() { String::new() } else { format!("was via {}", was.join(", ")) },
+            if was.is_empty() {
+                String::new()
+            } else {
+                format!("was via {}", was.join(", "))
+            },
         ]
     });
     let rows: Vec<[String; 5]> = rows.collect();
@@ -333,4 +348,56 @@ fn table(plan: &Plan) -> Result<String> {
         writeln!(text, "{}", line.trim_end())?;
     }
     Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ranges_that_the_settings_do_not_know_are_those_of_nodes() {
+        let mut target = Target {
+            wanted: Vec::new(),
+            is_known: false,
+            pods: Vec::new(),
+        };
+        let range = |text: &str| text.parse::<IpNet>().unwrap();
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        push(
+            &mut target,
+            "m",
+            &[range("10.244.0.0/24"), range("fd00::/64")],
+            &[address("10.0.0.10")],
+        );
+        let node = |name: &str, ranges: Value, internal: &str| {
+            json!({
+                "metadata": {"name": name},
+                "spec": {"podCIDRs": ranges},
+                "status": {"addresses": [
+                    {"type": "Hostname", "address": name},
+                    {"type": "InternalIP", "address": internal}
+                ]}
+            })
+        };
+        let nodes = json!({"items": [
+            node("m", json!(["10.244.9.0/24"]), "10.0.0.99"),
+            node("workers-1", json!(["10.244.1.0/24"]), "10.0.0.130"),
+            node("without", json!([]), "10.0.0.131")
+        ]});
+        of_nodes(&nodes, &mut target);
+        let wanted: Vec<String> = target
+            .wanted
+            .iter()
+            .map(|w| format!("{} {}", w.machine, w.route))
+            .collect();
+        assert_eq!(
+            wanted,
+            [
+                "m 10.244.0.0/24 via 10.0.0.10",
+                "workers-1 10.244.1.0/24 via 10.0.0.130"
+            ]
+        );
+    }
 }

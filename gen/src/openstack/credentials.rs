@@ -174,9 +174,7 @@ impl Access {
             auth,
             region: cloud.text("region_name").map(str::to_owned),
             interface: interface.to_owned(),
-            endpoint: cloud
-                .text("network_endpoint_override")
-                .map(str::to_owned),
+            endpoint: cloud.text("network_endpoint_override").map(str::to_owned),
             authority: cloud.text("cacert").map(PathBuf::from),
             source: cloud.source.clone(),
         })
@@ -228,10 +226,11 @@ fn auth(cloud: &Cloud, missing: &mut Vec<Key>) -> Result<Option<Auth>, String> {
                 need("username");
             }
             let password = need("password");
-            user.zip(password).map(|(user, password)| Identity::Password {
-                user,
-                password: Secret::from(password),
-            })
+            user.zip(password)
+                .map(|(user, password)| Identity::Password {
+                    user,
+                    password: Secret::from(password),
+                })
         }
         "v3applicationcredential" => {
             let id = cloud.auth("application_credential_id");
@@ -295,7 +294,9 @@ fn named(cloud: &Cloud, id: &str, name: &str, what: &str) -> Option<Named> {
         id.or_else(|| Some(Domain::Name(cloud.auth("domain_name")?.to_owned())))
     };
     let default = || {
-        let id = cloud.auth("default_domain_id").or(cloud.text("default_domain"));
+        let id = cloud
+            .auth("default_domain_id")
+            .or(cloud.text("default_domain"));
         Domain::Id(id.unwrap_or("default").to_owned())
     };
     let domain = of(what).or_else(|| of("user")).or_else(plain);

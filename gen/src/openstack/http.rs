@@ -96,7 +96,8 @@ pub async fn send(client: &Client, request: Request) -> Result<Answer, Trouble> 
         // What a query asks for is of no interest; a URL may have a password.
         request.url().origin().ascii_serialization() + request.url().path()
     );
-    let lost = |error: reqwest::Error| Trouble::Passing(format!("{place}: {}", innermost(error)), None);
+    let lost =
+        |error: reqwest::Error| Trouble::Passing(format!("{place}: {}", innermost(error)), None);
     let response = client.execute(request).await.map_err(lost)?;
     let (status, headers) = (response.status(), response.headers().clone());
     let text = response.text().await.map_err(lost)?;
@@ -137,9 +138,14 @@ fn trouble(place: &str, status: StatusCode, headers: &HeaderMap, body: Option<&V
 /// The words of an error. Source: OpenStack API reference; Neutron's have a
 /// `NeutronError`, Keystone's an `error`, others a `faultstring`.
 fn said(body: &Value) -> Option<&str> {
-    ["/NeutronError/message", "/error/message", "/message", "/faultstring"]
-        .into_iter()
-        .find_map(|path| body.pointer(path)?.as_str())
+    [
+        "/NeutronError/message",
+        "/error/message",
+        "/message",
+        "/faultstring",
+    ]
+    .into_iter()
+    .find_map(|path| body.pointer(path)?.as_str())
 }
 
 /// The innermost reason tells most.

@@ -39,16 +39,18 @@ pub async fn session(client: &Client, access: &Access) -> Result<Session, Troubl
     };
     let body = body(identity, project.as_ref());
     let request = http::request(Method::POST, http::url(url, "auth/tokens")?, Some(&body));
-    let answer = http::send(client, request).await.map_err(|trouble| match trouble {
-        Trouble::Refused(why) if why.contains(": 401") => Trouble::Refused(format!(
-            "{}: Keystone does not let these credentials in: {why}",
-            access.source
-        )),
-        Trouble::Refused(why) if why.contains(": 404") => {
-            Trouble::Refused(format!("{why}: auth_url is not Keystone's address"))
-        }
-        other => other,
-    })?;
+    let answer = http::send(client, request)
+        .await
+        .map_err(|trouble| match trouble {
+            Trouble::Refused(why) if why.contains(": 401") => Trouble::Refused(format!(
+                "{}: Keystone does not let these credentials in: {why}",
+                access.source
+            )),
+            Trouble::Refused(why) if why.contains(": 404") => {
+                Trouble::Refused(format!("{why}: auth_url is not Keystone's address"))
+            }
+            other => other,
+        })?;
     let token = answer.headers.get("x-subject-token");
     let token = token.and_then(|token| token.to_str().ok()).ok_or_else(|| {
         Trouble::Refused(format!("{url}: the answer has no token: is it Keystone?"))
@@ -108,18 +110,25 @@ fn endpoint(answer: &Value, access: &Access) -> Result<String, Trouble> {
     let services = catalog.iter().filter(|service| service["type"] == SERVICE);
     let endpoints: Vec<Value> = services.flat_map(|s| list(&s["endpoints"])).collect();
     let region = |endpoint: &Value| {
-        let region = endpoint["region_id"].as_str().or(endpoint["region"].as_str());
+        let region = endpoint["region_id"]
+            .as_str()
+            .or(endpoint["region"].as_str());
         region.unwrap_or_default().to_owned()
     };
     let fits = |endpoint: &&Value| {
         endpoint["interface"] == access.interface.as_str()
-            && access.region.as_ref().is_none_or(|r| *r == region(endpoint))
+            && access
+                .region
+                .as_ref()
+                .is_none_or(|r| *r == region(endpoint))
     };
     let found: Vec<&Value> = endpoints.iter().filter(fits).collect();
     match found.as_slice() {
         [one] => match one["url"].as_str() {
             Some(url) => Ok(url.to_owned()),
-            None => Err(Trouble::Refused("the catalogue has no URL for Neutron".to_owned())),
+            None => Err(Trouble::Refused(
+                "the catalogue has no URL for Neutron".to_owned(),
+            )),
         },
         [] if catalog.is_empty() => Err(Trouble::Refused(format!(
             "{}: the token has no catalogue: it is for no project; write project_name or OS_PROJECT_NAME",
@@ -133,7 +142,11 @@ fn endpoint(answer: &Value, access: &Access) -> Result<String, Trouble> {
                 "the catalogue has no {SERVICE} with the interface {} in the region {}; there is one in: {}",
                 access.interface,
                 access.region.as_deref().unwrap_or("any"),
-                if regions.is_empty() { "none".to_owned() } else { regions.join(", ") }
+                if regions.is_empty() {
+                    "none".to_owned()
+                } else {
+                    regions.join(", ")
+                }
             )))
         }
         several => {

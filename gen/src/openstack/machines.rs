@@ -62,9 +62,8 @@ pub fn servers(cluster: &Cluster, openstack: &Openstack) -> Vec<Server> {
     let mut servers = Vec::new();
     for machine in &cluster.machines {
         let shared = cluster.pools.iter().find(|p| p.has_host(&machine.name));
-        let named = |wanted: &str| {
-            wanted == machine.name.as_str() || wanted == machine.role.as_str()
-        };
+        let named =
+            |wanted: &str| wanted == machine.name.as_str() || wanted == machine.role.as_str();
         servers.push(Server {
             name: machine.name.to_string(),
             role: machine.role,
@@ -111,8 +110,6 @@ fn pairs(cluster: &Cluster, machine: &Machine) -> Vec<Ipv4Net> {
         _ if !machine.role.runs_kubelet() => Vec::new(),
         NetworkMode::Vxlan => Vec::new(),
         NetworkMode::Routed | NetworkMode::HostGw if !own.is_empty() => own,
-        NetworkMode::Routed | NetworkMode::HostGw | NetworkMode::None => {
-            ipv4(&cluster.pod_cidrs)
-        }
+        NetworkMode::Routed | NetworkMode::HostGw | NetworkMode::None => ipv4(&cluster.pod_cidrs),
     }
 }

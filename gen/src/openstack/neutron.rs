@@ -86,10 +86,16 @@ impl Neutron {
         let ports = answer.body["ports"].as_array().cloned().unwrap_or_default();
         let mut around = Surroundings::default();
         let mut subnets = Vec::new();
-        for fixed in ports.iter().filter_map(|p| p["fixed_ips"].as_array()).flatten() {
+        for fixed in ports
+            .iter()
+            .filter_map(|p| p["fixed_ips"].as_array())
+            .flatten()
+        {
             if let Some(address) = fixed["ip_address"].as_str() {
                 let address = address.parse();
-                around.addresses.push(address.map_err(|_| unclear("an address"))?);
+                around
+                    .addresses
+                    .push(address.map_err(|_| unclear("an address"))?);
             }
             subnets.extend(fixed["subnet_id"].as_str().map(str::to_owned));
         }
@@ -102,7 +108,9 @@ impl Neutron {
         let answer = self.get("subnets", &query).await?;
         for subnet in answer.body["subnets"].as_array().into_iter().flatten() {
             let cidr: Option<IpNet> = subnet["cidr"].as_str().and_then(|c| c.parse().ok());
-            around.subnets.push(cidr.ok_or_else(|| unclear("a subnet"))?);
+            around
+                .subnets
+                .push(cidr.ok_or_else(|| unclear("a subnet"))?);
         }
         Ok(around)
     }
@@ -133,7 +141,8 @@ impl Neutron {
         let body = json!({"router": {"routes": routes}});
         let path = format!("routers/{}", router.id);
         let revision = router.revision;
-        self.ask(Method::PUT, &path, &[], Some(&body), revision).await?;
+        self.ask(Method::PUT, &path, &[], Some(&body), revision)
+            .await?;
         Ok(())
     }
 
@@ -156,25 +165,30 @@ impl Neutron {
         let mut request = http::request(method, url, body);
         if let Some(token) = &self.session.token {
             let value = HeaderValue::from_bytes(token.expose());
-            let mut value =
-                value.map_err(|_| Trouble::Refused("the token is none: control characters".to_owned()))?;
+            let mut value = value.map_err(|_| {
+                Trouble::Refused("the token is none: control characters".to_owned())
+            })?;
             value.set_sensitive(true);
             request.headers_mut().insert("x-auth-token", value);
         }
         // Source: OpenStack Networking API, "Revisions".
         let condition = revision.map(|n| format!("revision_number={n}"));
         if let Some(condition) = condition.and_then(|c| HeaderValue::from_str(&c).ok()) {
-            request.headers_mut().insert(reqwest::header::IF_MATCH, condition);
+            request
+                .headers_mut()
+                .insert(reqwest::header::IF_MATCH, condition);
         }
-        http::send(&self.client, request).await.map_err(|trouble| match trouble {
-            Trouble::Refused(why) if why.contains(": 401") => {
-                Trouble::Refused(format!("Neutron does not take the token: {why}"))
-            }
-            Trouble::Refused(why) if why.contains(": 403") => {
-                Trouble::Refused(format!("these credentials may not: {why}"))
-            }
-            other => other,
-        })
+        http::send(&self.client, request)
+            .await
+            .map_err(|trouble| match trouble {
+                Trouble::Refused(why) if why.contains(": 401") => {
+                    Trouble::Refused(format!("Neutron does not take the token: {why}"))
+                }
+                Trouble::Refused(why) if why.contains(": 403") => {
+                    Trouble::Refused(format!("these credentials may not: {why}"))
+                }
+                other => other,
+            })
     }
 }
 

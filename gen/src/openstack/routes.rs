@@ -196,7 +196,11 @@ pub fn check(want: &[Wanted], around: &Surroundings) -> Result<(), Report> {
             report.add(Finding::new(message).help(help));
             continue;
         }
-        if !around.subnets.iter().any(|net| net.contains(&route.nexthop)) {
+        if !around
+            .subnets
+            .iter()
+            .any(|net| net.contains(&route.nexthop))
+        {
             let nets: Vec<String> = around.subnets.iter().map(ToString::to_string).collect();
             let nets = match nets.as_slice() {
                 [] => "no subnet".to_owned(),
@@ -209,7 +213,11 @@ pub fn check(want: &[Wanted], around: &Surroundings) -> Result<(), Report> {
             let help = "openstack router add subnet ROUTER SUBNET, or name the right router";
             report.add(Finding::new(message).help(help));
         }
-        if let Some(net) = around.subnets.iter().find(|n| overlap(n, &route.destination)) {
+        if let Some(net) = around
+            .subnets
+            .iter()
+            .find(|n| overlap(n, &route.destination))
+        {
             let message = format!(
                 "{machine}: its pods' range {} overlaps with {net}, which the router is on",
                 route.destination

@@ -45,11 +45,15 @@ pub fn environment(
     let mut report = Report::default();
     for name in d.documents() {
         let Some(bytes) = documents.get(name) else {
-            report.add(Finding::new(format!("openstack: there is no document of {name}")));
+            report.add(Finding::new(format!(
+                "openstack: there is no document of {name}"
+            )));
             continue;
         };
         // The client reads files as text, and takes CR LF for LF.
-        let document = std::str::from_utf8(bytes).ok().filter(|t| !t.contains('\r'));
+        let document = std::str::from_utf8(bytes)
+            .ok()
+            .filter(|t| !t.contains('\r'));
         let Some(document) = document else {
             let message = format!(
                 "user-data of {name}: Heat and the openstack client take documents for text, \

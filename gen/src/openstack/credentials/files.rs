@@ -74,9 +74,10 @@ impl Environment {
     /// The first file of a name that there is, `variable`'s before all.
     fn file(&self, variable: &str, stem: &str) -> Result<Option<(PathBuf, Zeroizing<String>)>> {
         let named = self.get(variable).map(PathBuf::from);
-        let in_folders = self.folders.iter().flat_map(|folder| {
-            ENDINGS.map(|ending| folder.join(format!("{stem}.{ending}")))
-        });
+        let in_folders = self
+            .folders
+            .iter()
+            .flat_map(|folder| ENDINGS.map(|ending| folder.join(format!("{stem}.{ending}"))));
         for path in named.into_iter().chain(in_folders) {
             match fs::read_to_string(&path) {
                 Ok(text) => return Ok(Some((path, Zeroizing::new(text)))),
@@ -130,18 +131,28 @@ impl Cloud {
     fn lay(&mut self, node: &Node) {
         for (key, value) in node.entries() {
             if let Some(text) = value.text().filter(|text| !text.is_empty()) {
-                self.plain.insert(key.text.clone(), Secret::from(text.to_owned()));
+                self.plain
+                    .insert(key.text.clone(), Secret::from(text.to_owned()));
             }
         }
         // Older files have these beside auth.
         for (key, value) in node.get("auth").map_or(&[][..], Node::entries) {
             if let Some(text) = value.text().filter(|text| !text.is_empty()) {
-                self.auth.insert(key.text.clone(), Secret::from(text.to_owned()));
+                self.auth
+                    .insert(key.text.clone(), Secret::from(text.to_owned()));
             }
         }
-        for key in ["username", "password", "auth_url", "project_name", "project_id", "token"] {
+        for key in [
+            "username",
+            "password",
+            "auth_url",
+            "project_name",
+            "project_id",
+            "token",
+        ] {
             if let (Some(text), None) = (node.string(key), self.auth.get(key)) {
-                self.auth.insert(key.to_owned(), Secret::from(text.to_owned()));
+                self.auth
+                    .insert(key.to_owned(), Secret::from(text.to_owned()));
             }
         }
         // What projects were called once.
@@ -176,7 +187,10 @@ pub fn load(environment: &Environment, asked: Option<&str>) -> Result<Cloud> {
     let clouds = root.get("clouds").map_or(&[][..], Node::entries);
     let names: Vec<&str> = clouds.iter().map(|(key, _)| key.text.as_str()).collect();
     let named = |message: String| {
-        let help = format!("it has {}: name one with --os-cloud or OS_CLOUD", names.join(", "));
+        let help = format!(
+            "it has {}: name one with --os-cloud or OS_CLOUD",
+            names.join(", ")
+        );
         Report::from(Finding::new(message).help(help))
     };
     let found = match (name, clouds) {
@@ -216,7 +230,9 @@ pub fn load(environment: &Environment, asked: Option<&str>) -> Result<Cloud> {
         ("OS_INSECURE", "insecure"),
     ] {
         if let Some(value) = environment.get(variable) {
-            cloud.plain.insert(key.to_owned(), Secret::from(value.to_owned()));
+            cloud
+                .plain
+                .insert(key.to_owned(), Secret::from(value.to_owned()));
         }
     }
     Ok(cloud)

@@ -41,6 +41,10 @@ pub fn up(d: &Deployment, refused: Option<&str>) -> String {
     }
     if d.api_floating_ip.is_some() {
         part(&mut text, "The API server's address outside.");
+        if d.balancer.is_some() {
+            let port = "openstack loadbalancer show \"$balancer\" -f value -c vip_port_id";
+            line(&mut text, &format!("api_port=$({port})"));
+        }
         text.push_str("openstack floating ip set --port \"$api_port\" \"$api_floating_ip\"\n");
     }
     text.push_str("\nrunning\nsay \"All machines run.\"\n");
@@ -115,9 +119,13 @@ fn network(d: &Deployment, text: &mut String) {
     };
     part(text, "The network.");
     line(text, "ensure \"$cluster\" network\nnetwork=$id");
-    let mut create = format!("ensure \"$cluster\" subnet --network \"$network\" --subnet-range {cidr}");
+    let mut create =
+        format!("ensure \"$cluster\" subnet --network \"$network\" --subnet-range {cidr}");
     if let Some((first, last)) = dynamic {
-        let _ = write!(create, " \\\n    --allocation-pool start={first},end={last}");
+        let _ = write!(
+            create,
+            " \\\n    --allocation-pool start={first},end={last}"
+        );
     }
     for server in dns {
         let _ = write!(create, " --dns-nameserver {server}");
@@ -150,7 +158,9 @@ fn groups(d: &Deployment, text: &mut String) {
         );
         let mut rules = format!("rules \"${name}_group\"");
         for rule in &group.rules {
-            let port = rule.port.map_or_else(|| "any".to_owned(), |p| p.to_string());
+            let port = rule
+                .port
+                .map_or_else(|| "any".to_owned(), |p| p.to_string());
             let _ = write!(rules, " {}", quoted(&format!("{port} {}", rule.from)));
         }
         line(text, &rules);
@@ -159,7 +169,10 @@ fn groups(d: &Deployment, text: &mut String) {
 
 fn machines(d: &Deployment, text: &mut String) {
     for (role, policy) in &d.server_groups {
-        part(text, &format!("Machines with the role {role} are kept apart."));
+        part(
+            text,
+            &format!("Machines with the role {role} are kept apart."),
+        );
         let name = quoted(&d.named(role.as_str()));
         line(
             text,
@@ -197,7 +210,8 @@ fn machines(d: &Deployment, text: &mut String) {
             let _ = write!(call, " {pair}");
         }
         line(text, &call);
-        if d.balancer.is_none() && first_master == Some(&server.name) {
+        let leads_here = d.api_floating_ip.is_some() && d.balancer.is_none();
+        if leads_here && first_master == Some(&server.name) {
             line(text, "api_port=$id");
         }
     }
@@ -252,8 +266,4 @@ fi"#
             ),
         );
     }
-    line(
-        text,
-        "api_port=$(openstack loadbalancer show \"$balancer\" -f value -c vip_port_id)",
-    );
 }

@@ -79,7 +79,10 @@ fn within<T>(r: &mut Reader, openstack: &Openstack, address: Ipv4Addr, at: &At<T
         return find(format!("{address} is not in the subnet"), Some(help));
     }
     if address == net.network() || address == net.broadcast() {
-        return find(format!("{address} is no address of a machine in {net}"), None);
+        return find(
+            format!("{address} is no address of a machine in {net}"),
+            None,
+        );
     }
     if openstack.existing.is_none() && net.hosts().next() == Some(address) {
         return find(
@@ -118,7 +121,11 @@ fn machines(r: &mut Reader, s: &Settings, openstack: &Openstack) {
                 continue;
             };
             within(r, openstack, ipv4, address);
-            if openstack.api_address.as_ref().is_some_and(|a| a.value == ipv4) {
+            if openstack
+                .api_address
+                .as_ref()
+                .is_some_and(|a| a.value == ipv4)
+            {
                 let message = format!(
                     "{}: {ipv4} is the load balancer's (openstack.apiAddress)",
                     address.path
@@ -162,10 +169,9 @@ fn balancer(r: &mut Reader, openstack: &Openstack) {
 /// Floating addresses are of a network outside, and of machines that there are.
 fn outside(r: &mut Reader, s: &Settings, openstack: &Openstack) {
     for wanted in &openstack.floating_ips {
-        let known = s
-            .machines
-            .iter()
-            .any(|m| m.name.value.as_str() == wanted.value || m.role.value.as_str() == wanted.value);
+        let known = s.machines.iter().any(|m| {
+            m.name.value.as_str() == wanted.value || m.role.value.as_str() == wanted.value
+        });
         if !known {
             let message = format!(
                 "{}: {} is neither a machine nor a role of one",
@@ -174,7 +180,10 @@ fn outside(r: &mut Reader, s: &Settings, openstack: &Openstack) {
             r.find(&wanted.span, message, None);
         }
         if openstack.external_network.is_none() {
-            let message = format!("{}: floating addresses are of a network outside", wanted.path);
+            let message = format!(
+                "{}: floating addresses are of a network outside",
+                wanted.path
+            );
             let help = "name it: openstack.externalNetwork";
             r.find(&wanted.span, message, Some(help.to_owned()));
         }
@@ -212,10 +221,7 @@ fn pools(r: &mut Reader, s: &Settings, openstack: &Openstack) {
         for i in 1..=pool.count {
             let machine = format!("{}-{i}", name.value);
             if s.machines.iter().any(|m| m.name.value.as_str() == machine) {
-                let message = format!(
-                    "{}: {machine} of this pool is in nodes too",
-                    name.path
-                );
+                let message = format!("{}: {machine} of this pool is in nodes too", name.path);
                 r.find(&name.span, message, None);
             }
         }
@@ -225,7 +231,10 @@ fn pools(r: &mut Reader, s: &Settings, openstack: &Openstack) {
 /// From inside, the floating address is reached with an address that is let in
 /// from nowhere.
 fn endpoint(r: &mut Reader, s: &Settings, openstack: &Openstack) {
-    let open = openstack.api_from.iter().any(|net| net.value.prefix_len() == 0);
+    let open = openstack
+        .api_from
+        .iter()
+        .any(|net| net.value.prefix_len() == 0);
     let (Some(endpoint), Some(address)) = (&s.endpoint, &openstack.api_floating_ip) else {
         return;
     };
@@ -245,7 +254,11 @@ pub fn warnings(s: &Settings) -> Vec<(String, &'static str)> {
         return Vec::new();
     };
     let mut all = Vec::new();
-    for net in openstack.ssh_from.iter().filter(|n| n.value.prefix_len() == 0) {
+    for net in openstack
+        .ssh_from
+        .iter()
+        .filter(|n| n.value.prefix_len() == 0)
+    {
         let message = format!("{}: ssh is open to the world", net.path);
         all.push((message, "name the ranges from which you come"));
     }

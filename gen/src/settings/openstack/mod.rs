@@ -176,7 +176,10 @@ fn existing(r: &mut Reader, o: &mut Object<'_>) -> Option<Existing> {
         (Some(network), Some(subnet)) => Some(Existing { network, subnet }),
         (None, None) => None,
         (Some(at), None) | (None, Some(at)) => {
-            let message = format!("{}: existingNetwork and existingSubnet go together", at.path);
+            let message = format!(
+                "{}: existingNetwork and existingSubnet go together",
+                at.path
+            );
             r.find(&at.span, message, None);
             None
         }
