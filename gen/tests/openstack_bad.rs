@@ -129,6 +129,12 @@ fn ranges_and_names_that_clash() {
     ] {
         check(&small(openstack, ""), &parts);
     }
+    let called = |name: &str| small("", "").replace("name: small", &format!("name: {name}"));
+    check(
+        &called(&"a".repeat(48)),
+        &["does not fit into Neutron's tags: 48 bytes, at most 47"],
+    );
+    check(&called("1st"), &["begins with a digit"]);
     let pool = small("pools: [{name: n, count: 2}]", "pools: [{name: n}]\n");
     check(
         &pool.replace("name: n, role", "name: n-2, role"),

@@ -1,23 +1,22 @@
 //! `kgen openstack routes`: routes of an OpenStack router to machines' pods. (P50)
 
+mod target;
+
 use std::fmt::Write as _;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use ipnet::IpNet;
 use serde::Serialize;
-use serde_json::Value;
 use units::node_config::NetworkMode;
 
+use self::target::Target;
 use super::terminal;
-use crate::api::{Api, Trouble as ApiTrouble};
 use crate::cluster::{Cluster, Endpoint};
 use crate::openstack::credentials::{self, Access, Environment};
 use crate::openstack::http::{self, Trouble};
 use crate::openstack::keystone;
 use crate::openstack::neutron::{Neutron, Router};
-use crate::openstack::routes::{self, Plan, Route, Step, Wanted};
+use crate::openstack::routes::{self, Plan, Step};
 use crate::report::{Finding, Report};
 use crate::workspace::{Input, Workspace};
 
@@ -59,13 +58,6 @@ struct Outcome<'o> {
     routes: &'o [Step],
 }
 
-/// Routes that are wanted, and whether these are all.
-struct Target {
-    wanted: Vec<Wanted>,
-    is_known: bool,
-    pods: Vec<IpNet>,
-}
-
 /// Prints what there is to do, or does it; whether the router is as it should
 /// be.
 pub fn run(args: &Routes<'_>) -> Result<bool> {
@@ -80,7 +72,7 @@ pub fn run(args: &Routes<'_>) -> Result<bool> {
         .build()
         .context("starting to use the network")?;
     runtime.block_on(async {
-        let target = target(args, &workspace).await?;
+        let target = Target::find(args, &workspace).await?;
         let session = patiently(|| keystone::session(&client, &access)).await?;
         let neutron = Neutron::new(client.clone(), session);
         let router = patiently(|| neutron.find(&name)).await?;
@@ -123,94 +115,6 @@ fn router_of(args: &Routes<'_>, cluster: &Cluster) -> Result<String, Report> {
     })
 }
 
-/// The routes that the settings mean; where they do not know a range, the API
-/// server does.
-async fn target(args: &Routes<'_>, workspace: &Workspace) -> Result<Target> {
-    let cluster = &workspace.cluster;
-    let mut target = Target {
-        wanted: Vec::new(),
-        is_known: true,
-        pods: cluster.pod_cidrs.clone(),
-    };
-    if args.none {
-        return Ok(target);
-    }
-    for machine in cluster.machines.iter().filter(|m| m.role.runs_kubelet()) {
-        let name = machine.name.as_str();
-        push(&mut target, name, &machine.pod_cidrs, &machine.addresses);
-        target.is_known &= !machine.pod_cidrs.is_empty();
-    }
-    target.is_known &= !cluster.pools.iter().any(|pool| pool.is_pool());
-    if target.is_known {
-        return Ok(target);
-    }
-    match nodes(args, workspace).await {
-        Ok(nodes) => {
-            of_nodes(&nodes, &mut target);
-            target.is_known = true;
-        }
-        Err(why) => terminal::say(&format!(
-            "kgen: not all pod ranges are in the settings, and the API server does not tell: {why:#}; \
-             what is known is done, nothing is removed"
-        )),
-    }
-    Ok(target)
-}
-
-/// A route for each range with an address of its family.
-fn push(target: &mut Target, machine: &str, ranges: &[IpNet], addresses: &[IpAddr]) {
-    for range in ranges {
-        let same = |a: &&IpAddr| a.is_ipv4() == matches!(range, IpNet::V4(_));
-        if let Some(nexthop) = addresses.iter().find(same) {
-            target.wanted.push(Wanted {
-                machine: machine.to_owned(),
-                route: Route {
-                    destination: *range,
-                    nexthop: *nexthop,
-                },
-            });
-        }
-    }
-}
-
-async fn nodes(args: &Routes<'_>, workspace: &Workspace) -> Result<Value> {
-    let there = workspace.folder.join("pki/ca.crt").try_exists();
-    if !there.context("looking for pki/ca.crt")? {
-        bail!("there is no pki/ca.crt to know it by");
-    }
-    let (authority, operator) = workspace.pki()?.operator(false)?;
-    let server = args.server.unwrap_or(&workspace.cluster.endpoint);
-    let api = Api::new(&server.to_string(), &authority, &operator)?;
-    match api.get("/api/v1/nodes").await {
-        Ok(answer) => Ok(answer.body),
-        Err(ApiTrouble::Refused(why) | ApiTrouble::Away(why)) => bail!(why),
-    }
-}
-
-/// Ranges that the controller manager gave; what the settings say stands.
-fn of_nodes(nodes: &Value, target: &mut Target) {
-    for node in nodes["items"].as_array().into_iter().flatten() {
-        let name = node["metadata"]["name"].as_str().unwrap_or_default();
-        if target.wanted.iter().any(|wanted| wanted.machine == name) {
-            continue;
-        }
-        let list = |path: &str| {
-            node.pointer(path)
-                .and_then(Value::as_array)
-                .into_iter()
-                .flatten()
-        };
-        let ranges: Vec<IpNet> = list("/spec/podCIDRs")
-            .filter_map(|range| range.as_str()?.parse().ok())
-            .collect();
-        let addresses: Vec<IpAddr> = list("/status/addresses")
-            .filter(|address| address["type"] == "InternalIP")
-            .filter_map(|address| address["address"].as_str()?.parse().ok())
-            .collect();
-        push(target, name, &ranges, &addresses);
-    }
-}
-
 /// Makes it so. Whatever happens meanwhile, the router is looked at and planned
 /// for anew before each try.
 async fn apply(neutron: &Neutron, first: Router, target: &Target) -> Result<()> {
@@ -237,7 +141,7 @@ async fn apply(neutron: &Neutron, first: Router, target: &Target) -> Result<()> 
         let (why, pause) = match changed {
             Ok(()) if left.is_done() => return Ok(()),
             Ok(()) => ("somebody else changes the router too".to_owned(), None),
-            Err(Trouble::Refused(why)) => bail!("{why}{}", rest(&left, &router)),
+            Err(Trouble::Refused(why, _)) => bail!("{why}{}", rest(&left, &router)),
             Err(Trouble::Conflict(why)) => (why, None),
             Err(Trouble::Passing(why, pause)) => (why, pause),
         };
@@ -283,7 +187,7 @@ where
     loop {
         let (why, pause) = match attempt().await {
             Ok(value) => return Ok(value),
-            Err(Trouble::Refused(why) | Trouble::Conflict(why)) => bail!(why),
+            Err(Trouble::Refused(why, _) | Trouble::Conflict(why)) => bail!(why),
             Err(Trouble::Passing(why, pause)) => (why, pause),
         };
         if tries == TRIES {
@@ -348,56 +252,4 @@ fn table(plan: &Plan) -> Result<String> {
         writeln!(text, "{}", line.trim_end())?;
     }
     Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn ranges_that_the_settings_do_not_know_are_those_of_nodes() {
-        let mut target = Target {
-            wanted: Vec::new(),
-            is_known: false,
-            pods: Vec::new(),
-        };
-        let range = |text: &str| text.parse::<IpNet>().unwrap();
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        push(
-            &mut target,
-            "m",
-            &[range("10.244.0.0/24"), range("fd00::/64")],
-            &[address("10.0.0.10")],
-        );
-        let node = |name: &str, ranges: Value, internal: &str| {
-            json!({
-                "metadata": {"name": name},
-                "spec": {"podCIDRs": ranges},
-                "status": {"addresses": [
-                    {"type": "Hostname", "address": name},
-                    {"type": "InternalIP", "address": internal}
-                ]}
-            })
-        };
-        let nodes = json!({"items": [
-            node("m", json!(["10.244.9.0/24"]), "10.0.0.99"),
-            node("workers-1", json!(["10.244.1.0/24"]), "10.0.0.130"),
-            node("without", json!([]), "10.0.0.131")
-        ]});
-        of_nodes(&nodes, &mut target);
-        let wanted: Vec<String> = target
-            .wanted
-            .iter()
-            .map(|w| format!("{} {}", w.machine, w.route))
-            .collect();
-        assert_eq!(
-            wanted,
-            [
-                "m 10.244.0.0/24 via 10.0.0.10",
-                "workers-1 10.244.1.0/24 via 10.0.0.130"
-            ]
-        );
-    }
 }

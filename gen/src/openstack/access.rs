@@ -24,19 +24,19 @@ pub struct Rule {
     /// To which port of TCP; absent: anything.
     pub port: Option<u16>,
     /// From where.
-    pub from: From,
+    pub from: Origin,
 }
 
 /// From where something may come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum From {
+pub enum Origin {
     /// From members of the same group, their allowed address pairs among them.
     Group,
     /// From a range.
     Range(Ipv4Net),
 }
 
-impl fmt::Display for From {
+impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Group => f.write_str("group"),
@@ -55,11 +55,11 @@ pub const MASTERS: &str = "masters";
 pub fn groups(cluster: &Cluster, openstack: &Openstack) -> Vec<Group> {
     let mut machines = vec![Rule {
         port: None,
-        from: From::Group,
+        from: Origin::Group,
     }];
     machines.extend(openstack.ssh_from.iter().map(|net| Rule {
         port: Some(22),
-        from: From::Range(net.value),
+        from: Origin::Range(net.value),
     }));
     let mut from: Vec<Ipv4Net> = openstack.api_from.iter().map(|net| net.value).collect();
     if openstack.load_balancer == LoadBalancer::Octavia {
@@ -70,7 +70,7 @@ pub fn groups(cluster: &Cluster, openstack: &Openstack) -> Vec<Group> {
     from.dedup();
     let masters = from.into_iter().map(|net| Rule {
         port: Some(cluster.api_port),
-        from: From::Range(net),
+        from: Origin::Range(net),
     });
     vec![
         Group {

@@ -21,8 +21,8 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// Why there is no good answer.
 #[derive(Debug)]
 pub enum Trouble {
-    /// Trying again is in vain.
-    Refused(String),
+    /// Trying again is in vain. With which status, if there was an answer.
+    Refused(String, Option<StatusCode>),
     /// Somebody else was quicker: what is there has to be looked at again.
     Conflict(String),
     /// For now: the network, or a service that is overloaded. When to come
@@ -31,10 +31,25 @@ pub enum Trouble {
 }
 
 impl Trouble {
+    /// What is in vain whatever a service would answer.
+    pub fn refused(why: impl Into<String>) -> Self {
+        Self::Refused(why.into(), None)
+    }
+
+    /// Says more of a refusal with this status.
+    pub fn when(self, status: StatusCode, say: impl FnOnce(&str) -> String) -> Self {
+        match self {
+            Self::Refused(why, Some(found)) if found == status => {
+                Self::Refused(say(&why), Some(found))
+            }
+            other => other,
+        }
+    }
+
     /// What went wrong.
     pub fn message(&self) -> &str {
         match self {
-            Self::Refused(why) | Self::Conflict(why) | Self::Passing(why, _) => why,
+            Self::Refused(why, _) | Self::Conflict(why) | Self::Passing(why, _) => why,
         }
     }
 }
@@ -73,7 +88,7 @@ pub fn client(authority: Option<&Path>) -> Result<Client> {
 /// An address of a service's, with a path behind it.
 pub fn url(base: &str, path: &str) -> Result<Url, Trouble> {
     let text = format!("{}/{path}", base.trim_end_matches('/'));
-    Url::parse(&text).map_err(|_| Trouble::Refused(format!("{base}: is no URL")))
+    Url::parse(&text).map_err(|_| Trouble::refused(format!("{base}: is no URL")))
 }
 
 /// A request for JSON.
@@ -107,7 +122,7 @@ pub async fn send(client: &Client, request: Request) -> Result<Answer, Trouble> 
     };
     match (status.is_success(), body) {
         (true, Some(body)) => Ok(Answer { headers, body }),
-        (true, None) => Err(Trouble::Refused(format!(
+        (true, None) => Err(Trouble::refused(format!(
             "{place}: the answer is no JSON: a proxy or a login page?"
         ))),
         (false, body) => Err(trouble(&place, status, &headers, body.as_ref())),
@@ -129,9 +144,12 @@ fn trouble(place: &str, status: StatusCode, headers: &HeaderMap, body: Option<&V
         }
         300..=399 => {
             let to = text(header::LOCATION).unwrap_or("somewhere else");
-            Trouble::Refused(format!("{why}: it is at {to}: use that address"))
+            Trouble::Refused(
+                format!("{why}: it is at {to}: use that address"),
+                Some(status),
+            )
         }
-        _ => Trouble::Refused(why),
+        _ => Trouble::Refused(why, Some(status)),
     }
 }
 

@@ -2,7 +2,7 @@
 //! Source: OpenStack Identity API v3, "Authentication and token management".
 
 use anyhow::Result;
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::credentials::{Access, Auth, CredentialId, Domain, Identity, Named};
@@ -39,21 +39,19 @@ pub async fn session(client: &Client, access: &Access) -> Result<Session, Troubl
     };
     let body = body(identity, project.as_ref());
     let request = http::request(Method::POST, http::url(url, "auth/tokens")?, Some(&body));
-    let answer = http::send(client, request)
-        .await
-        .map_err(|trouble| match trouble {
-            Trouble::Refused(why) if why.contains(": 401") => Trouble::Refused(format!(
-                "{}: Keystone does not let these credentials in: {why}",
-                access.source
-            )),
-            Trouble::Refused(why) if why.contains(": 404") => {
-                Trouble::Refused(format!("{why}: auth_url is not Keystone's address"))
-            }
-            other => other,
-        })?;
+    let answer = http::send(client, request).await.map_err(|trouble| {
+        trouble
+            .when(StatusCode::UNAUTHORIZED, |why| {
+                let source = &access.source;
+                format!("{source}: Keystone does not let these credentials in: {why}")
+            })
+            .when(StatusCode::NOT_FOUND, |why| {
+                format!("{why}: auth_url is not Keystone's address")
+            })
+    })?;
     let token = answer.headers.get("x-subject-token");
     let token = token.and_then(|token| token.to_str().ok()).ok_or_else(|| {
-        Trouble::Refused(format!("{url}: the answer has no token: is it Keystone?"))
+        Trouble::refused(format!("{url}: the answer has no token: is it Keystone?"))
     })?;
     let neutron = match &access.endpoint {
         Some(endpoint) => endpoint.clone(),
@@ -126,11 +124,11 @@ fn endpoint(answer: &Value, access: &Access) -> Result<String, Trouble> {
     match found.as_slice() {
         [one] => match one["url"].as_str() {
             Some(url) => Ok(url.to_owned()),
-            None => Err(Trouble::Refused(
+            None => Err(Trouble::refused(
                 "the catalogue has no URL for Neutron".to_owned(),
             )),
         },
-        [] if catalog.is_empty() => Err(Trouble::Refused(format!(
+        [] if catalog.is_empty() => Err(Trouble::refused(format!(
             "{}: the token has no catalogue: it is for no project; write project_name or OS_PROJECT_NAME",
             access.source
         ))),
@@ -138,7 +136,7 @@ fn endpoint(answer: &Value, access: &Access) -> Result<String, Trouble> {
             let mut regions: Vec<String> = endpoints.iter().map(region).collect();
             regions.sort();
             regions.dedup();
-            Err(Trouble::Refused(format!(
+            Err(Trouble::refused(format!(
                 "the catalogue has no {SERVICE} with the interface {} in the region {}; there is one in: {}",
                 access.interface,
                 access.region.as_deref().unwrap_or("any"),
@@ -152,7 +150,7 @@ fn endpoint(answer: &Value, access: &Access) -> Result<String, Trouble> {
         several => {
             let mut regions: Vec<String> = several.iter().map(|e| region(e)).collect();
             regions.sort();
-            Err(Trouble::Refused(format!(
+            Err(Trouble::refused(format!(
                 "there is a Neutron in each of the regions {}: write region_name or OS_REGION_NAME",
                 regions.join(", ")
             )))

@@ -20,7 +20,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use units::types::Role;
 
-pub use access::{From, Group, Rule};
+pub use access::{Group, Origin, Rule};
 pub use machines::Server;
 
 use crate::cluster::{Cluster, Openstack};
@@ -150,21 +150,16 @@ impl Deployment {
 }
 
 fn network(openstack: &Openstack) -> Network {
-    match (&openstack.existing, &openstack.cidr) {
-        (None, Some(cidr)) => Network::Made {
-            cidr: cidr.value,
-            dynamic: openstack.dynamic(),
-            dns_servers: openstack.dns_servers.iter().map(|a| a.value).collect(),
-            router: openstack.router.as_ref().map(|r| r.value.clone()),
-        },
-        (Some(existing), _) => Network::Existing {
+    match &openstack.existing {
+        Some(existing) => Network::Existing {
             network: existing.network.value.clone(),
             subnet: existing.subnet.value.clone(),
         },
-        // Settings always say the range of a network that is made.
-        (None, None) => Network::Existing {
-            network: String::new(),
-            subnet: String::new(),
+        None => Network::Made {
+            cidr: openstack.range(),
+            dynamic: openstack.dynamic(),
+            dns_servers: openstack.dns_servers.iter().map(|a| a.value).collect(),
+            router: openstack.router.as_ref().map(|r| r.value.clone()),
         },
     }
 }

@@ -5,7 +5,7 @@
 use anyhow::Result;
 use ipnet::IpNet;
 use reqwest::header::HeaderValue;
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::http::{self, Answer, Trouble};
@@ -46,7 +46,7 @@ impl Neutron {
     pub async fn is_atomic(&self) -> Result<bool, Trouble> {
         match self.get(&format!("extensions/{ATOMIC}"), &[]).await {
             Ok(_) => Ok(true),
-            Err(Trouble::Refused(why)) if why.contains(": 404") => Ok(false),
+            Err(Trouble::Refused(_, Some(StatusCode::NOT_FOUND))) => Ok(false),
             Err(other) => Err(other),
         }
     }
@@ -62,14 +62,14 @@ impl Neutron {
                 several => {
                     let ids = several.iter().filter_map(|r| r["id"].as_str());
                     let ids: Vec<&str> = ids.collect();
-                    return Err(Trouble::Refused(format!(
+                    return Err(Trouble::refused(format!(
                         "several routers are called {wanted}: name one by its ID: {}",
                         ids.join(", ")
                     )));
                 }
             }
         }
-        Err(Trouble::Refused(format!(
+        Err(Trouble::refused(format!(
             "no router is called {wanted} in this project: openstack router list"
         )))
     }
@@ -166,7 +166,7 @@ impl Neutron {
         if let Some(token) = &self.session.token {
             let value = HeaderValue::from_bytes(token.expose());
             let mut value = value.map_err(|_| {
-                Trouble::Refused("the token is none: control characters".to_owned())
+                Trouble::refused("the token is none: control characters".to_owned())
             })?;
             value.set_sensitive(true);
             request.headers_mut().insert("x-auth-token", value);
@@ -178,22 +178,20 @@ impl Neutron {
                 .headers_mut()
                 .insert(reqwest::header::IF_MATCH, condition);
         }
-        http::send(&self.client, request)
-            .await
-            .map_err(|trouble| match trouble {
-                Trouble::Refused(why) if why.contains(": 401") => {
-                    Trouble::Refused(format!("Neutron does not take the token: {why}"))
-                }
-                Trouble::Refused(why) if why.contains(": 403") => {
-                    Trouble::Refused(format!("these credentials may not: {why}"))
-                }
-                other => other,
-            })
+        http::send(&self.client, request).await.map_err(|trouble| {
+            trouble
+                .when(StatusCode::UNAUTHORIZED, |why| {
+                    format!("Neutron does not take the token: {why}")
+                })
+                .when(StatusCode::FORBIDDEN, |why| {
+                    format!("these credentials may not: {why}")
+                })
+        })
     }
 }
 
 fn unclear(what: &str) -> Trouble {
-    Trouble::Refused(format!("Neutron names {what} that is none"))
+    Trouble::refused(format!("Neutron names {what} that is none"))
 }
 
 fn router(value: &Value) -> Result<Router, Trouble> {

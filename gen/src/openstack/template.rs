@@ -2,14 +2,16 @@
 //! Source: OpenStack documentation, "Heat Orchestration Template (HOT)
 //! specification" and "OpenStack Resource Types".
 
+mod balancer;
+
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::access::From;
-use super::{Balancer, Deployment, Network, Server};
+use super::access::Origin;
+use super::{Deployment, Network, Server};
 use crate::budget::grouped;
 use crate::report::{Finding, Report};
 
@@ -136,7 +138,7 @@ fn value(d: &Deployment) -> Value {
     }
     let mut api = d.first_master().map(|master| resource(&of("port", master)));
     if let Some(wanted) = &d.balancer {
-        balancer(d, wanted, &subnet, &mut resources);
+        balancer::resources(d, wanted, &subnet, &mut resources);
         api = Some(json!({"get_attr": ["api", "vip_port_id"]}));
     }
     let mut parameters = parameters(d);
@@ -264,8 +266,8 @@ fn groups(d: &Deployment, resources: &mut Map<String, Value>) {
             let mut value = json!({"direction": "ingress", "ethertype": "IPv4"});
             match &rule.from {
                 // Without an ID it is the group itself.
-                From::Group => value["remote_mode"] = json!("remote_group_id"),
-                From::Range(net) => value["remote_ip_prefix"] = json!(net.to_string()),
+                Origin::Group => value["remote_mode"] = json!("remote_group_id"),
+                Origin::Range(net) => value["remote_ip_prefix"] = json!(net.to_string()),
             }
             if let Some(port) = rule.port {
                 value["protocol"] = json!("tcp");
@@ -354,72 +356,5 @@ fn machine(
             json!({"floating_network": external, "port_id": resource(&port_name)}),
         );
         after(resources, &name, joined);
-    }
-}
-
-/// Octavia's own checks go over HTTPS to what the API server thinks of itself.
-fn balancer(
-    d: &Deployment,
-    balancer: &Balancer,
-    subnet: &Value,
-    resources: &mut Map<String, Value>,
-) {
-    let name = d.named("api");
-    let from: Vec<String> = balancer.from.iter().map(ToString::to_string).collect();
-    for (resource_name, kind, properties) in [
-        (
-            "api",
-            "LoadBalancer",
-            json!({"name": name, "vip_subnet": subnet, "vip_address": balancer.address.to_string()}),
-        ),
-        (
-            "api_listener",
-            "Listener",
-            json!({
-                "name": name,
-                "loadbalancer": resource("api"),
-                "protocol": "TCP",
-                "protocol_port": balancer.port,
-                "allowed_cidrs": from
-            }),
-        ),
-        (
-            "api_pool",
-            "Pool",
-            json!({
-                "name": name,
-                "listener": resource("api_listener"),
-                "protocol": "TCP",
-                "lb_algorithm": "ROUND_ROBIN"
-            }),
-        ),
-        (
-            "api_monitor",
-            "HealthMonitor",
-            json!({
-                "pool": resource("api_pool"),
-                "type": "HTTPS",
-                "url_path": "/readyz",
-                "delay": 5,
-                "timeout": 3,
-                "max_retries": 2
-            }),
-        ),
-    ] {
-        let kind = format!("OS::Octavia::{kind}");
-        add(resources, resource_name, &kind, properties);
-    }
-    for (master, address) in &balancer.masters {
-        add(
-            resources,
-            &format!("api_member_{}", master.replace(['-', '.'], "_")),
-            "OS::Octavia::PoolMember",
-            json!({
-                "pool": resource("api_pool"),
-                "address": address.to_string(),
-                "protocol_port": balancer.backend_port,
-                "subnet": subnet
-            }),
-        );
     }
 }

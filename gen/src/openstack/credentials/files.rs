@@ -47,7 +47,8 @@ pub struct Environment {
 impl Environment {
     /// That of this process. Variables that are empty are as good as absent.
     pub fn of_process() -> Self {
-        let variables: BTreeMap<String, Secret> = std::env::vars()
+        let variables: BTreeMap<String, Secret> = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, value)| name.starts_with("OS_") && !value.is_empty())
             .map(|(name, value)| (name, Secret::from(value)))
             .collect();

@@ -3,8 +3,6 @@
 //! Every step looks first, so that `up` can be run again after any failure.
 //! What is made has the cluster's tag, and nothing without it is touched.
 
-use std::fmt::Write as _;
-
 use super::{Balancer, Deployment, Network};
 use crate::azure::script::quoted;
 
@@ -128,7 +126,7 @@ fn network(d: &Deployment, text: &mut String) {
         );
     }
     for server in dns {
-        let _ = write!(create, " --dns-nameserver {server}");
+        create.push_str(&format!(" --dns-nameserver {server}"));
     }
     line(text, &format!("{create}\nsubnet=$id"));
     match router {
@@ -161,7 +159,7 @@ fn groups(d: &Deployment, text: &mut String) {
             let port = rule
                 .port
                 .map_or_else(|| "any".to_owned(), |p| p.to_string());
-            let _ = write!(rules, " {}", quoted(&format!("{port} {}", rule.from)));
+            rules.push_str(&format!(" {}", quoted(&format!("{port} {}", rule.from))));
         }
         line(text, &rules);
     }
@@ -198,16 +196,16 @@ fn machines(d: &Deployment, text: &mut String) {
             &address,
             server.zone.as_deref().unwrap_or_default(),
         ] {
-            let _ = write!(call, " {}", quoted(word));
+            call.push_str(&format!(" {}", quoted(word)));
         }
         if apart {
-            let _ = write!(call, " \"$apart_{}\"", server.role);
+            call.push_str(&format!(" \"$apart_{}\"", server.role));
         } else {
             call.push_str(" ''");
         }
         call.push_str(if server.floating { " yes" } else { " no" });
         for pair in &server.pairs {
-            let _ = write!(call, " {pair}");
+            call.push_str(&format!(" {pair}"));
         }
         line(text, &call);
         let leads_here = d.api_floating_ip.is_some() && d.balancer.is_none();
@@ -222,7 +220,7 @@ fn api(balancer: &Balancer, text: &mut String) {
     let (address, port, backend) = (balancer.address, balancer.port, balancer.backend_port);
     let mut from = String::new();
     for net in &balancer.from {
-        let _ = write!(from, " --allowed-cidr {net}");
+        from.push_str(&format!(" --allowed-cidr {net}"));
     }
     part(text, "The load balancer before the API servers.");
     line(

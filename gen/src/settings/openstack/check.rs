@@ -17,12 +17,17 @@ use crate::yaml::{At, Reader};
 /// Subnets are no smaller: in half of them is room for a gateway and machines.
 const SMALLEST: u8 = 28;
 
+/// A tag, which is the cluster's name and 13 bytes before it, has at most 60 of
+/// them. Source: Neutron's `tag` extension, up to its release of 2023.
+const CLUSTER_NAME: usize = 47;
+
 /// Adds everything that does not fit together.
 pub fn check(r: &mut Reader, s: &Settings) {
     let Some(openstack) = &s.openstack else {
         return;
     };
     form(r, s, openstack);
+    name(r, s, openstack);
     ranges(r, s, openstack);
     machines(r, s, openstack);
     balancer(r, openstack);
@@ -37,6 +42,23 @@ fn form(r: &mut Reader, s: &Settings, openstack: &Openstack) {
         let message = "gzip: Heat and the openstack client take documents for text";
         let help = "leave gzip out, or leave openstack out and hand in documents by Nova's API";
         r.find(&openstack.place.span, message, Some(help.to_owned()));
+    }
+}
+
+fn name(r: &mut Reader, s: &Settings, openstack: &Openstack) {
+    let name = &s.name;
+    if name.len() > CLUSTER_NAME {
+        let message = format!(
+            "name: {name:?} does not fit into Neutron's tags: {} bytes, at most {CLUSTER_NAME}",
+            name.len()
+        );
+        let help = "use a shorter name".to_owned();
+        r.find(&openstack.place.span, message, Some(help));
+    }
+    if name.starts_with(|c: char| c.is_ascii_digit()) {
+        let message =
+            format!("name: {name:?} begins with a digit, and Heat's stacks with a letter");
+        r.find(&openstack.place.span, message, None);
     }
 }
 

@@ -88,6 +88,11 @@ pub struct Pool {
 }
 
 impl Openstack {
+    /// The range of machines, typed or not.
+    pub fn range(&self) -> Ipv4Net {
+        self.cidr.as_ref().map_or(CIDR, |cidr| cidr.value)
+    }
+
     /// The addresses that are handed out to whoever comes, where the network is
     /// made: the upper half. What has an address of its own is below, so that
     /// nobody else gets it.
@@ -95,7 +100,7 @@ impl Openstack {
         if self.existing.is_some() {
             return None;
         }
-        let net = self.cidr.as_ref()?.value;
+        let net = self.range();
         let upper = net.subnets(net.prefix_len().checked_add(1)?).ok()?.nth(1)?;
         let last = u32::from(upper.broadcast()).checked_sub(1)?;
         Some((upper.network(), last.into()))
