@@ -194,6 +194,35 @@ fn a_cluster_is_made_put_right_and_taken_away() -> Result<()> {
         "{told}"
     );
 
+    // Heat is not there to be asked; its client is.
+    for (command, flags) in [
+        (
+            "create",
+            &[
+                "--template",
+                "--environment",
+                "--wait",
+                "--parameter",
+                "--tags",
+            ][..],
+        ),
+        (
+            "update",
+            &["--template", "--environment", "--wait", "--parameter"],
+        ),
+        ("delete", &["--yes", "--wait"]),
+    ] {
+        let help = cloud
+            .run("openstack", &["stack", command, "--help"])?
+            .ok()?;
+        for flag in flags {
+            ensure!(
+                help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}]")),
+                "{flag}: {help}"
+            );
+        }
+    }
+
     let asked = cloud.run("out/openstack/down", &[])?;
     ensure!(
         asked.code() == 1 && asked.stderr.contains("Nothing was deleted"),
