@@ -42,6 +42,7 @@ pub struct Environment {
     variables: BTreeMap<String, Secret>,
     /// Folders in which clouds.yaml is looked for, in this order.
     folders: Vec<PathBuf>,
+    home: Option<PathBuf>,
 }
 
 impl Environment {
@@ -58,13 +59,14 @@ impl Environment {
         let folders = [
             Some(PathBuf::new()),
             config.map(|folder| folder.join("openstack")),
-            home.map(|folder| folder.join(".config/openstack")),
+            home.as_ref().map(|folder| folder.join(".config/openstack")),
             Some(PathBuf::from("/etc/xdg/openstack")),
             Some(PathBuf::from("/etc/openstack")),
         ];
         Self {
             variables,
             folders: folders.into_iter().flatten().collect(),
+            home,
         }
     }
 
@@ -168,6 +170,18 @@ impl Cloud {
 /// The cloud that is meant: `asked`, else that of `OS_CLOUD`, else the variables
 /// `OS_…`, else the only one of clouds.yaml.
 pub fn load(environment: &Environment, asked: Option<&str>) -> Result<Cloud> {
+    let mut cloud = find(environment, asked)?;
+    let beneath = cloud
+        .text("cacert")
+        .and_then(|path| path.strip_prefix("~/"));
+    if let (Some(path), Some(home)) = (beneath, &environment.home) {
+        let path = home.join(path).display().to_string();
+        cloud.plain.insert("cacert".to_owned(), Secret::from(path));
+    }
+    Ok(cloud)
+}
+
+fn find(environment: &Environment, asked: Option<&str>) -> Result<Cloud> {
     let name = asked.or(environment.get("OS_CLOUD"));
     let is_typed = |name: &&String| !CHOICES.contains(&name.as_str());
     let has_variables = environment.variables.keys().any(|name| is_typed(&name));
