@@ -38,6 +38,7 @@ def main():
         for kind, methods in unasked.items():
             patches.enter_context(mock.patch.multiple(kind, **methods))
         made = stack.Stack(context, "demo", parsed)
+        made.parameters.validate(validate_value=True, context=context)
         made.validate()
         order = [found.name for found in made.dependencies]
         for found in made.resources.values():
