@@ -120,10 +120,9 @@ fn network(d: &Deployment, text: &mut String) {
     let mut create =
         format!("ensure \"$cluster\" subnet --network \"$network\" --subnet-range {cidr}");
     if let Some((first, last)) = dynamic {
-        let _ = write!(
-            create,
+        create.push_str(&format!(
             " \\\n    --allocation-pool start={first},end={last}"
-        );
+        ));
     }
     for server in dns {
         create.push_str(&format!(" --dns-nameserver {server}"));
