@@ -191,6 +191,13 @@ class Cloud(BaseHTTPRequestHandler):
                         "fixed_ips": [{"subnet_id": made["vip_subnet_id"], "ip_address": made["vip_address"]}],
                         "device_owner": "Octavia"}
                 made["vip_port_id"] = ask_neutron("POST", "/v2.0/ports", {"port": port})["port"]["id"]
+            if one == "listener":
+                made["loadbalancers"] = [{"id": made["loadbalancer_id"]}]
+            if one == "pool":
+                made["listeners"] = [{"id": made["listener_id"]}]
+                made["loadbalancers"] = books["lbaas"]["listeners"][made["listener_id"]]["loadbalancers"]
+            if one == "healthmonitor":
+                made["pools"] = [{"id": made["pool_id"]}]
             shelf[made["id"]] = made
             return self.reply(201, {one: made})
         if ident is None:
