@@ -22,8 +22,8 @@ use crate::platform::Platform;
 use crate::ranges::nth_address;
 use crate::settings::Checked;
 pub use crate::settings::{
-    Addons, Args, ArtifactSources, Azure, Dns, Endpoint, Host, Images, KubernetesVersion,
-    ServiceAccountKey,
+    Addons, Args, ArtifactSources, Azure, BaseUrl, Dhcp, Dns, Endpoint, Host, Images,
+    KubernetesVersion, Mac, Pxe, ServiceAccountKey,
 };
 
 /// A cluster.
@@ -103,6 +103,8 @@ pub struct Cluster {
     pub resolve_machines: bool,
     /// What is made on Azure, if anything is.
     pub azure: Option<Azure>,
+    /// How machines boot from the network, if they do.
+    pub pxe: Option<Pxe>,
 }
 
 /// What the operator lays over our configuration of other programs.
@@ -146,6 +148,8 @@ pub struct Machine {
     pub registration: Registration,
     /// What a cloud calls it.
     pub provider_id: Option<String>,
+    /// The network card that it boots from, if it was typed.
+    pub mac: Option<Mac>,
     /// What several machines with this document share, if it is for several:
     /// they come by a token, and are called by their host names.
     pub shared: Option<Shared>,
@@ -208,6 +212,7 @@ impl Cluster {
             host_aliases: s.host_aliases.iter().map(|a| a.value.clone()).collect(),
             resolve_machines: s.network.resolve_machines,
             azure: s.azure.clone(),
+            pxe: s.pxe.clone(),
         }
     }
 

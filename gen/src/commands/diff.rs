@@ -11,6 +11,7 @@ use units::types::Role;
 use super::azure::Azure;
 use super::extras::Extras;
 use super::jump;
+use super::pxe::Pxe;
 use super::terminal;
 use crate::difference;
 use crate::landing::Landing;
@@ -39,6 +40,7 @@ pub fn run(args: &Diff<'_>) -> Result<bool> {
     let knode = workspace.knode()?;
     let mut pki = workspace.pki()?;
     let azure = Azure::wanted(&workspace, target);
+    let pxe = Pxe::wanted(&workspace, target);
     let mut text = String::new();
     for machine in workspace.cluster.documents() {
         let name = machine.name.as_str();
@@ -72,7 +74,7 @@ pub fn run(args: &Diff<'_>) -> Result<bool> {
         }
     }
     text.push_str(&extras(
-        &Extras::make(&workspace, &mut pki, azure, args.out)?,
+        &Extras::make(&workspace, &mut pki, azure, pxe.as_ref(), args.out)?,
         args.out,
     )?);
     for name in gone(args.out, &workspace)? {

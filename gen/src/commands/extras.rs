@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::azure::Azure;
+use super::pxe::Pxe;
 use super::{kubeconfig, shared};
 use crate::cluster::{Cluster, Machine, url_host};
 use crate::inventory::{self, Form};
@@ -27,12 +28,13 @@ pub struct Extras {
 impl Extras {
     /// The operator's kubeconfigs, what tells a running cluster of bootstrap
     /// tokens, the inventories, and the way to Docker daemons where they are
-    /// exposed, and what makes machines on Azure with these documents. What is made for it
-    /// waits in `pki`.
+    /// exposed, what makes machines on Azure with these documents, and what
+    /// machines boot from the network. What is made for it waits in `pki`.
     pub fn make(
         workspace: &Workspace,
         pki: &mut Pki,
         azure: Option<Azure>,
+        pxe: Option<&Pxe>,
         out: &Path,
     ) -> Result<Self> {
         let cluster = &workspace.cluster;
@@ -55,7 +57,11 @@ impl Extras {
             files.extend(made.files);
             scripts = made.scripts;
         }
-        let gone = shared::gone(workspace, out)?;
+        let mut gone = shared::gone(workspace, out)?;
+        if let Some(pxe) = pxe {
+            files.extend(pxe.files(out)?);
+            gone.extend(pxe.gone(out)?);
+        }
         Ok(Self {
             files,
             scripts,

@@ -17,6 +17,7 @@ mod members;
 mod overrides;
 mod pools;
 mod ports;
+mod pxe;
 mod registries;
 mod schema;
 mod shared;
@@ -36,6 +37,7 @@ pub use azure::{Azure, Image, Subnet};
 pub use layer::Layer;
 pub use pools::{Pool, TOKEN_TTL};
 pub use ports::BALANCER;
+pub use pxe::{BaseUrl, Boot, COMMAND_LINE, Dhcp, Mac, Pxe};
 pub use schema::{Args, Images, Machine, Network, Runtime, Settings};
 pub use values::{DEFAULT_VERSION, Endpoint, Host, KubernetesVersion, ServiceAccountKey};
 

@@ -13,6 +13,7 @@ use super::azure::Azure;
 use super::etcd;
 pub use super::members::Machine;
 use super::pools::{NodeDocuments, Pool, Roles};
+use super::pxe::Pxe;
 use super::values::{DEFAULT_VERSION, Endpoint, Host, KubernetesVersion, ServiceAccountKey};
 use crate::format::Format;
 use crate::platform::Platform;
@@ -88,6 +89,8 @@ pub struct Settings {
     pub artifacts: ArtifactSources,
     /// What is made on Azure, if anything is.
     pub azure: Option<Azure>,
+    /// How machines boot from the network, if they do.
+    pub pxe: Option<Pxe>,
     /// The operating system's side.
     pub system: System,
 }
@@ -193,6 +196,7 @@ impl Default for Settings {
             host_aliases: Vec::new(),
             artifacts: ArtifactSources::default(),
             azure: None,
+            pxe: None,
             system: System::default(),
         }
     }
