@@ -7,6 +7,7 @@ pub mod landing;
 pub mod linter;
 pub mod mirror;
 pub mod openssl;
+pub mod served;
 
 use std::collections::BTreeMap;
 use std::fs;
