@@ -9,25 +9,14 @@ use serde_json::Value;
 use tests::artifact_server::Fault;
 use tests::cluster::{Cluster, Machine};
 use tests::document::Document;
+use tests::scenario::on_cluster;
 use tests::{report, wait};
 
 const MACHINES: [Machine; 4] = [
-    Machine {
-        name: "master",
-        role: "master",
-    },
-    Machine {
-        name: "node-1",
-        role: "node",
-    },
-    Machine {
-        name: "node-2",
-        role: "node",
-    },
-    Machine {
-        name: "node-3",
-        role: "node",
-    },
+    Machine::new("master", "master"),
+    Machine::new("node-1", "node"),
+    Machine::new("node-2", "node"),
+    Machine::new("node-3", "node"),
 ];
 /// The machine that boots, mostly; it waits for its master, which never does.
 const NODE: &str = "node-1";
@@ -36,18 +25,7 @@ const NODE_YAML: &str = "/etc/knode/node.yaml";
 const CA: &str = "/etc/kubernetes/pki/ca.crt";
 
 fn with_cluster(name: &str, way: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(name, &reason);
-        return Ok(());
-    }
-    let mut cluster = Cluster::new(&MACHINES)?;
-    let outcome = way(&mut cluster);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join(name);
-        cluster.evidence(&evidence)?;
-        eprintln!("the machine's logs are in {}", evidence.display());
-    }
-    outcome
+    on_cluster(name, || Cluster::new(&MACHINES), way)
 }
 
 /// F1, F3, P21: mirrors that lack a file, have another one, or cut it.

@@ -540,7 +540,7 @@ fn coreos_cloudinit_does_the_same_as_cloud_init() -> Result<()> {
         report::skip(NAME, &reason);
         return Ok(());
     }
-    let machine = |name, role| Machine { name, role };
+    let machine = Machine::new;
     let mut cluster = Cluster::new(&[machine("master", "master"), machine("node-1", "node")])?;
     cluster.boot("node-1")?;
     let document = cluster.user_data("node-1", "coreos")?;

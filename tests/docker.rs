@@ -11,19 +11,11 @@ use serde_json::Value;
 use tests::cluster::{Cluster, Machine};
 use tests::command::{Output, run_within};
 use tests::document::Document;
-use tests::{artifacts, image, report, wait};
+use tests::scenario::on_cluster;
+use tests::{artifacts, image, wait};
 
 const NODE: &str = "node-1";
-const MACHINES: [Machine; 2] = [
-    Machine {
-        name: "master",
-        role: "master",
-    },
-    Machine {
-        name: NODE,
-        role: "node",
-    },
-];
+const MACHINES: [Machine; 2] = [Machine::new("master", "master"), Machine::new(NODE, "node")];
 const HOST: &str = "tcp://10.99.0.12:2376";
 const LIMIT: Duration = Duration::from_secs(240);
 /// What comes with the daemon: Debian's own packages.
@@ -33,20 +25,15 @@ const PACKAGES: [&str; 1] = ["docker.io"];
 #[test]
 fn p19_docker_answers_its_operator_and_nobody_else() -> Result<()> {
     const NAME: &str = "p19_docker_answers_its_operator_and_nobody_else";
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(NAME, &reason);
-        return Ok(());
-    }
-    let mut cluster = Cluster::new(&MACHINES)?;
-    cluster.install(&PACKAGES);
-    cluster.configure("docker: {expose: true}\n")?;
-    let outcome = scenario(&mut cluster);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence/docker");
-        cluster.evidence(&evidence)?;
-        eprintln!("the machine's logs are in {}", evidence.display());
-    }
-    outcome
+    on_cluster(
+        NAME,
+        || Cluster::new(&MACHINES),
+        |cluster| {
+            cluster.install(&PACKAGES);
+            cluster.configure("docker: {expose: true}\n")?;
+            scenario(cluster)
+        },
+    )
 }
 
 fn scenario(cluster: &mut Cluster) -> Result<()> {

@@ -3,23 +3,17 @@
 //! (P26 to P28, P30, B6).
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Machine};
-use tests::{report, wait};
+use tests::scenario::{in_turn, with_kubernetes};
+use tests::wait;
 
 const MACHINES: [Machine; 2] = [
-    Machine {
-        name: "master",
-        role: "master",
-    },
-    Machine {
-        name: "node-1",
-        role: "node",
-    },
+    Machine::new("master", "master"),
+    Machine::new("node-1", "node"),
 ];
 const LIMIT: Duration = Duration::from_secs(300);
 /// Where a test listens outside the cluster.
@@ -36,25 +30,8 @@ fn b6_both_families_over_direct_routes() -> Result<()> {
 }
 
 fn with_mode(name: &str, mode: &str) -> Result<()> {
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(name, &reason);
-        return Ok(());
-    }
-    // One cluster at a time: two would wait for each other's processors.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut cluster = Cluster::dual_stack(&MACHINES, mode)?;
-    if !cluster.has_kubernetes() {
-        report::skip(name, "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(());
-    }
-    let outcome = scenario(&mut cluster, mode);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join(name);
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    let make = || Cluster::dual_stack(&MACHINES, mode);
+    in_turn(|| with_kubernetes(name, make, |cluster| scenario(cluster, mode)))
 }
 
 fn scenario(cluster: &mut Cluster, mode: &str) -> Result<()> {

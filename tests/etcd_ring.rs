@@ -5,50 +5,26 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tests::cluster::{Cluster, Machine};
+use tests::scenario::on_cluster;
 use tests::{report, wait};
 
 const MACHINES: [Machine; 6] = [
-    Machine {
-        name: "etcd-1",
-        role: "etcd",
-    },
-    Machine {
-        name: "etcd-2",
-        role: "etcd",
-    },
-    Machine {
-        name: "etcd-3",
-        role: "etcd",
-    },
-    Machine {
-        name: "master",
-        role: "master",
-    },
-    Machine {
-        name: "node-1",
-        role: "node",
-    },
-    Machine {
-        name: "node-2",
-        role: "node",
-    },
+    Machine::new("etcd-1", "etcd"),
+    Machine::new("etcd-2", "etcd"),
+    Machine::new("etcd-3", "etcd"),
+    Machine::new("master", "master"),
+    Machine::new("node-1", "node"),
+    Machine::new("node-2", "node"),
 ];
 const LIMIT: Duration = Duration::from_secs(180);
 
 #[test]
 fn p37_a_ring_of_three_dedicated_members() -> Result<()> {
-    if let Some(reason) = report::nodes_missing() {
-        report::skip("p37_a_ring_of_three_dedicated_members", &reason);
-        return Ok(());
-    }
-    let mut cluster = Cluster::new(&MACHINES)?;
-    let outcome = ring(&mut cluster);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence/etcd_ring");
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    on_cluster(
+        "p37_a_ring_of_three_dedicated_members",
+        || Cluster::new(&MACHINES),
+        ring,
+    )
 }
 
 fn ring(cluster: &mut Cluster) -> Result<()> {

@@ -14,18 +14,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tests::cluster::{Cluster, Machine};
 use tests::command::run;
-use tests::{report, wait};
+use tests::scenario::with_kubernetes;
+use tests::wait;
 use time::OffsetDateTime;
 
 const MACHINES: [Machine; 2] = [
-    Machine {
-        name: "master",
-        role: "master",
-    },
-    Machine {
-        name: "node-1",
-        role: "node",
-    },
+    Machine::new("master", "master"),
+    Machine::new("node-1", "node"),
 ];
 const POOLED: &str = "pooled-1";
 const POOLED_ADDRESS: u8 = 21;
@@ -39,22 +34,7 @@ const ROTATED: &str = "/var/lib/kubelet/pki/kubelet-client-current.pem";
 
 #[test]
 fn identities() -> Result<()> {
-    if let Some(reason) = report::nodes_missing() {
-        report::skip("identities", &reason);
-        return Ok(());
-    }
-    let mut cluster = Cluster::new(&MACHINES)?;
-    if !cluster.has_kubernetes() {
-        report::skip("identities", "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(());
-    }
-    let outcome = whole_way(&mut cluster);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join("identities");
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    with_kubernetes("identities", || Cluster::new(&MACHINES), whole_way)
 }
 
 fn whole_way(cluster: &mut Cluster) -> Result<()> {

@@ -10,29 +10,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 use tests::cluster::{Cluster, Machine};
 use tests::node::Node;
-use tests::{report, wait};
+use tests::scenario::with_kubernetes;
+use tests::wait;
 
 const MACHINES: [Machine; 5] = [
-    Machine {
-        name: "master-1",
-        role: "master",
-    },
-    Machine {
-        name: "master-2",
-        role: "master",
-    },
-    Machine {
-        name: "master-3",
-        role: "master",
-    },
-    Machine {
-        name: "node-1",
-        role: "node",
-    },
-    Machine {
-        name: "node-2",
-        role: "node",
-    },
+    Machine::new("master-1", "master"),
+    Machine::new("master-2", "master"),
+    Machine::new("master-3", "master"),
+    Machine::new("node-1", "node"),
+    Machine::new("node-2", "node"),
 ];
 const LIMIT: Duration = Duration::from_secs(300);
 /// Longer than the controller manager waits for a kubelet's word: 50 s.
@@ -65,22 +51,7 @@ done
 #[test]
 fn b7_three_masters_without_an_endpoint() -> Result<()> {
     const NAME: &str = "b7_three_masters_without_an_endpoint";
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(NAME, &reason);
-        return Ok(());
-    }
-    let mut cluster = Cluster::new(&MACHINES)?;
-    if !cluster.has_kubernetes() {
-        report::skip(NAME, "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(());
-    }
-    let outcome = masters(&mut cluster);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence/masters");
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    with_kubernetes(NAME, || Cluster::new(&MACHINES), masters)
 }
 
 fn masters(cluster: &mut Cluster) -> Result<()> {

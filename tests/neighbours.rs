@@ -6,21 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tests::cluster::{Cluster, Machine};
-use tests::report;
+use tests::scenario::with_kubernetes;
 
 const MACHINES: [Machine; 3] = [
-    Machine {
-        name: "master",
-        role: "master",
-    },
-    Machine {
-        name: "node-1",
-        role: "node",
-    },
-    Machine {
-        name: "node-2",
-        role: "node",
-    },
+    Machine::new("master", "master"),
+    Machine::new("node-1", "node"),
+    Machine::new("node-2", "node"),
 ];
 const LIMIT: Duration = Duration::from_secs(240);
 
@@ -28,23 +19,14 @@ const LIMIT: Duration = Duration::from_secs(240);
 #[test]
 fn f20_a_rack_downloads_once() -> Result<()> {
     const NAME: &str = "f20_a_rack_downloads_once";
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(NAME, &reason);
-        return Ok(());
-    }
-    let mut cluster = Cluster::new(&MACHINES)?;
-    if !cluster.has_kubernetes() {
-        report::skip(NAME, "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(());
-    }
-    cluster.configure("artifacts: {neighbours: true}\n")?;
-    let outcome = scenario(&mut cluster);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence/neighbours");
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    with_kubernetes(
+        NAME,
+        || Cluster::new(&MACHINES),
+        |cluster| {
+            cluster.configure("artifacts: {neighbours: true}\n")?;
+            scenario(cluster)
+        },
+    )
 }
 
 /// What the server was asked for, without knode itself, which every machine

@@ -8,17 +8,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::cluster::{Cluster, Machine};
 use tests::node::Meta;
-use tests::{report, wait};
+use tests::scenario::with_kubernetes;
+use tests::wait;
 
 const MACHINES: [Machine; 2] = [
-    Machine {
-        name: "master",
-        role: "master",
-    },
-    Machine {
-        name: "node-1",
-        role: "node",
-    },
+    Machine::new("master", "master"),
+    Machine::new("node-1", "node"),
 ];
 const LIMIT: Duration = Duration::from_secs(180);
 /// Files and folders of the machine itself: not what every running system
@@ -62,22 +57,7 @@ fn state(cluster: &mut Cluster, name: &str) -> Result<State> {
 #[test]
 fn a_machine_is_what_it_was_before_its_document() -> Result<()> {
     let name = "reset";
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(name, &reason);
-        return Ok(());
-    }
-    let mut cluster = Cluster::new(&MACHINES)?;
-    if !cluster.has_kubernetes() {
-        report::skip(name, "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(());
-    }
-    let outcome = scenario(&mut cluster);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join(name);
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    with_kubernetes(name, || Cluster::new(&MACHINES), scenario)
 }
 
 fn scenario(cluster: &mut Cluster) -> Result<()> {

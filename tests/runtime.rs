@@ -10,13 +10,11 @@ use serde_json::{Value, json};
 use tests::cluster::{Cluster, Machine};
 use tests::image::Image;
 use tests::registry::Registry;
+use tests::scenario::with_kubernetes;
 use tests::{artifacts, report, rootfs, wait};
 
 const MASTER: &str = "master";
-const MACHINES: [Machine; 1] = [Machine {
-    name: MASTER,
-    role: "master",
-}];
+const MACHINES: [Machine; 1] = [Machine::new(MASTER, "master")];
 const LIMIT: Duration = Duration::from_secs(240);
 const PORT: u16 = 5000;
 const REGISTRY: &str = "10.99.0.1:5000";
@@ -29,11 +27,11 @@ const MIRROR_PASSWORD: &str = "battery-staple";
 #[test]
 fn p20_images_come_with_a_login_and_from_a_mirror() -> Result<()> {
     const NAME: &str = "p20_images_come_with_a_login_and_from_a_mirror";
-    let Some(mut cluster) = cluster(NAME)? else {
-        return Ok(());
-    };
-    let outcome = scenario(&mut cluster, "1.");
-    told(&cluster, "registries", outcome)
+    with_kubernetes(
+        NAME,
+        || Cluster::new(&MACHINES),
+        |cluster| scenario(cluster, "1."),
+    )
 }
 
 /// The same by a containerd that was fetched with the other artifacts, whose
@@ -41,9 +39,6 @@ fn p20_images_come_with_a_login_and_from_a_mirror() -> Result<()> {
 #[test]
 fn p40_a_fetched_containerd_2_runs_the_node() -> Result<()> {
     const NAME: &str = "p40_a_fetched_containerd_2_runs_the_node";
-    let Some(mut cluster) = cluster(NAME)? else {
-        return Ok(());
-    };
     let (containerd, runc) = match artifacts::containerd_2() {
         Ok(found) => found,
         Err(reason) => {
@@ -51,43 +46,26 @@ fn p40_a_fetched_containerd_2_runs_the_node() -> Result<()> {
             return Ok(());
         }
     };
-    cluster.add_artifact("containerd", &containerd)?;
-    cluster.add_artifact("runc", &runc)?;
-    let path = cluster.path("cluster.yaml");
-    let mut wanted = "source: artifact".to_owned();
-    if !rootfs::may_lower_oom_scores()? {
-        // On such a machine nobody may, and runc gives up where it cannot.
-        wanted.push_str(
-            "\n  config: {plugins: {io.containerd.cri.v1.runtime: {restrict_oom_score_adj: true}}}",
-        );
-    }
-    let text = fs::read_to_string(&path)?;
-    ensure!(text.contains("source: distribution"), "{text}");
-    fs::write(&path, text.replace("source: distribution", &wanted))?;
-    let outcome = scenario(&mut cluster, "2.");
-    told(&cluster, "containerd-2", outcome)
-}
-
-fn cluster(name: &str) -> Result<Option<Cluster>> {
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(name, &reason);
-        return Ok(None);
-    }
-    let cluster = Cluster::new(&MACHINES)?;
-    if !cluster.has_kubernetes() {
-        report::skip(name, "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(None);
-    }
-    Ok(Some(cluster))
-}
-
-fn told(cluster: &Cluster, name: &str, outcome: Result<()>) -> Result<()> {
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join(name);
-        cluster.evidence(&evidence)?;
-        eprintln!("the machine's logs are in {}", evidence.display());
-    }
-    outcome
+    with_kubernetes(
+        NAME,
+        || Cluster::new(&MACHINES),
+        |cluster| {
+            cluster.add_artifact("containerd", &containerd)?;
+            cluster.add_artifact("runc", &runc)?;
+            let path = cluster.path("cluster.yaml");
+            let mut wanted = "source: artifact".to_owned();
+            if !rootfs::may_lower_oom_scores()? {
+                // On such a machine nobody may, and runc gives up where it cannot.
+                wanted.push_str(
+                "\n  config: {plugins: {io.containerd.cri.v1.runtime: {restrict_oom_score_adj: true}}}",
+            );
+            }
+            let text = fs::read_to_string(&path)?;
+            ensure!(text.contains("source: distribution"), "{text}");
+            fs::write(&path, text.replace("source: distribution", &wanted))?;
+            scenario(cluster, "2.")
+        },
+    )
 }
 
 fn scenario(cluster: &mut Cluster, version: &str) -> Result<()> {

@@ -2,7 +2,6 @@
 //! systemd, containerd and Kubernetes; the images are packed here from the very programs
 //! that other tests run as services (P36).
 
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,17 +9,12 @@ use serde_json::{Value, json};
 use tests::cluster::{Cluster, Machine};
 use tests::image::Image;
 use tests::kube::Binaries;
-use tests::{artifacts, report, wait};
+use tests::scenario::with_kubernetes;
+use tests::{artifacts, wait};
 
 const MACHINES: [Machine; 2] = [
-    Machine {
-        name: "master",
-        role: "master",
-    },
-    Machine {
-        name: "node-1",
-        role: "node",
-    },
+    Machine::new("master", "master"),
+    Machine::new("node-1", "node"),
 ];
 const PODS: [&str; 4] = [
     "etcd",
@@ -32,25 +26,14 @@ const BOOT: Duration = Duration::from_secs(180);
 
 #[test]
 fn static_pods() -> Result<()> {
-    if let Some(reason) = report::nodes_missing() {
-        report::skip("static_pods", &reason);
-        return Ok(());
-    }
-    let Ok(kube) = Binaries::find() else {
-        report::skip("static_pods", "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(());
-    };
-    let mut cluster = Cluster::new(&MACHINES)?;
-    let settings = cluster.path("cluster.yaml");
-    let text = fs::read_to_string(&settings)?;
-    fs::write(&settings, format!("controlPlane: static-pods\n{text}"))?;
-    let outcome = whole_way(&mut cluster, &kube);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join("static_pods");
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    with_kubernetes(
+        "static_pods",
+        || Cluster::new(&MACHINES),
+        |cluster| {
+            cluster.configure("controlPlane: static-pods\n")?;
+            whole_way(cluster, &Binaries::find()?)
+        },
+    )
 }
 
 fn whole_way(cluster: &mut Cluster, kube: &Binaries) -> Result<()> {

@@ -6,13 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::cluster::{Cluster, Machine};
-use tests::{report, wait};
+use tests::scenario::with_kubernetes;
+use tests::wait;
 
 const MASTER: &str = "master";
-const MACHINES: [Machine; 1] = [Machine {
-    name: MASTER,
-    role: "master",
-}];
+const MACHINES: [Machine; 1] = [Machine::new(MASTER, "master")];
 const LIMIT: Duration = Duration::from_secs(180);
 const EVIDENCE: &str = "/var/lib/knode/evidence";
 
@@ -20,22 +18,7 @@ const EVIDENCE: &str = "/var/lib/knode/evidence";
 #[test]
 fn what_is_killed_frozen_or_crashes_comes_back_and_is_told() -> Result<()> {
     let name = "supervise";
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(name, &reason);
-        return Ok(());
-    }
-    let mut cluster = Cluster::new(&MACHINES)?;
-    if !cluster.has_kubernetes() {
-        report::skip(name, "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(());
-    }
-    let outcome = scenario(&mut cluster);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join(name);
-        cluster.evidence(&evidence)?;
-        eprintln!("the machine's logs are in {}", evidence.display());
-    }
-    outcome
+    with_kubernetes(name, || Cluster::new(&MACHINES), scenario)
 }
 
 fn scenario(cluster: &mut Cluster) -> Result<()> {

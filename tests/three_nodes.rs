@@ -1,28 +1,19 @@
 //! One master and two nodes, from `kgen --role …` to pods that reach each
 //! other, on real systemd, cloud-init, containerd, etcd and Kubernetes.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Machine};
 use tests::node::System;
+use tests::scenario::{in_turn, on_cluster};
 use tests::{report, wait};
 
 const MACHINES: [Machine; 3] = [
-    Machine {
-        name: "master",
-        role: "master",
-    },
-    Machine {
-        name: "node-1",
-        role: "node",
-    },
-    Machine {
-        name: "node-2",
-        role: "node",
-    },
+    Machine::new("master", "master"),
+    Machine::new("node-1", "node"),
+    Machine::new("node-2", "node"),
 ];
 const BOOT: Duration = Duration::from_secs(120);
 
@@ -65,21 +56,8 @@ fn with_cluster(
     mode: &str,
     work: impl FnOnce(&mut Cluster) -> Result<()>,
 ) -> Result<()> {
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(name, &reason);
-        return Ok(());
-    }
-    // One cluster at a time: two would wait for each other's processors.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut cluster = Cluster::with_mode(&MACHINES, mode)?;
-    let outcome = work(&mut cluster);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join(name);
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    let make = || Cluster::with_mode(&MACHINES, mode);
+    in_turn(|| on_cluster(name, make, work))
 }
 
 fn whole_way(cluster: &mut Cluster) -> Result<()> {

@@ -2,7 +2,6 @@
 //! once, and the machines know whose turn it is. (P61)
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -10,51 +9,30 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Machine};
 use tests::kube::Binaries;
+use tests::scenario::{in_turn, with_kubernetes};
 use tests::{report, wait};
 
 const MACHINES: [Machine; 3] = [
-    Machine {
-        name: "master",
-        role: "master",
-    },
-    Machine {
-        name: "node-1",
-        role: "node",
-    },
-    Machine {
-        name: "node-2",
-        role: "node",
-    },
+    Machine::new("master", "master"),
+    Machine::new("node-1", "node"),
+    Machine::new("node-2", "node"),
 ];
 const LIMIT: Duration = Duration::from_secs(240);
 /// From the delivery to the last machine's end; two machines are drained.
 const UPGRADE: Duration = Duration::from_secs(600);
-/// One cluster at a time: two would wait for each other's processors.
-static TURN: Mutex<()> = Mutex::new(());
 
 #[test]
 fn masters_first_then_one_drained_node_after_the_other() -> Result<()> {
-    let name = "upgrade";
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(name, &reason);
-        return Ok(());
-    }
+    const NAME: &str = "masters_first_then_one_drained_node_after_the_other";
     let (old, new) = match (Binaries::find_older(), Binaries::find()) {
         (Ok(old), Ok(new)) => (old, new),
         (Err(reason), _) | (_, Err(reason)) => {
-            report::skip(name, &format!("{reason:#}"));
+            report::skip(NAME, &format!("{reason:#}"));
             return Ok(());
         }
     };
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut cluster = Cluster::at_version(&MACHINES, old)?;
-    let outcome = scenario(&mut cluster, new);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join(name);
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    let make = || Cluster::at_version(&MACHINES, old);
+    in_turn(|| with_kubernetes(NAME, make, |cluster| scenario(cluster, new)))
 }
 
 fn scenario(cluster: &mut Cluster, new: Binaries) -> Result<()> {
@@ -201,42 +179,17 @@ fn watch(cluster: &Cluster, done: &AtomicBool) -> Result<()> {
 }
 
 const MASTERS: [Machine; 3] = [
-    Machine {
-        name: "master-1",
-        role: "master",
-    },
-    Machine {
-        name: "master-2",
-        role: "master",
-    },
-    Machine {
-        name: "master-3",
-        role: "master",
-    },
+    Machine::new("master-1", "master"),
+    Machine::new("master-2", "master"),
+    Machine::new("master-3", "master"),
 ];
 
 /// P61: a change of all API servers' flags is delivered to all at once, and two
 /// never restart together.
 #[test]
 fn three_masters_restart_their_control_planes_one_after_the_other() -> Result<()> {
-    let name = "upgrade_masters";
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(name, &reason);
-        return Ok(());
-    }
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut cluster = Cluster::new(&MASTERS)?;
-    if !cluster.has_kubernetes() {
-        report::skip(name, "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(());
-    }
-    let outcome = masters(&mut cluster);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join(name);
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    const NAME: &str = "three_masters_restart_their_control_planes_one_after_the_other";
+    in_turn(|| with_kubernetes(NAME, || Cluster::new(&MASTERS), masters))
 }
 
 fn masters(cluster: &mut Cluster) -> Result<()> {

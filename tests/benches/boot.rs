@@ -17,16 +17,7 @@ use tests::{report, wait};
 
 const MASTER: &str = "master";
 const NODE: &str = "node-1";
-const MACHINES: [Machine; 2] = [
-    Machine {
-        name: MASTER,
-        role: "master",
-    },
-    Machine {
-        name: NODE,
-        role: "node",
-    },
-];
+const MACHINES: [Machine; 2] = [Machine::new(MASTER, "master"), Machine::new(NODE, "node")];
 const LIMIT: Duration = Duration::from_secs(300);
 /// Boots of each, the first of which is not counted.
 const BOOTS: usize = 6;

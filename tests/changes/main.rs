@@ -9,13 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Machine};
-use tests::{report, wait};
+use tests::scenario::with_kubernetes;
+use tests::wait;
 
 const MASTER: &str = "master";
-const MACHINES: [Machine; 1] = [Machine {
-    name: MASTER,
-    role: "master",
-}];
+const MACHINES: [Machine; 1] = [Machine::new(MASTER, "master")];
 const LIMIT: Duration = Duration::from_secs(180);
 const NODE_CONFIG: &str = "/etc/knode/node.yaml";
 /// Every service of a master, and knode.
@@ -39,22 +37,11 @@ fn a_changed_node_yaml_is_applied_and_only_what_depends_on_it_restarts() -> Resu
 
 /// Runs a scenario on a cluster of one master.
 fn on_a_master(name: &str, scenario: fn(&mut Cluster) -> Result<()>) -> Result<()> {
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(name, &reason);
-        return Ok(());
-    }
-    let mut cluster = Cluster::new(&MACHINES)?;
-    if !cluster.has_kubernetes() {
-        report::skip(name, "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(());
-    }
-    let outcome = boot(&mut cluster).and_then(|()| scenario(&mut cluster));
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join(name);
-        cluster.evidence(&evidence)?;
-        eprintln!("the machine's logs are in {}", evidence.display());
-    }
-    outcome
+    with_kubernetes(
+        name,
+        || Cluster::new(&MACHINES),
+        |cluster| boot(cluster).and_then(|()| scenario(cluster)),
+    )
 }
 
 fn boot(cluster: &mut Cluster) -> Result<()> {

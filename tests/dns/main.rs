@@ -15,17 +15,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use server::Server;
 use tests::cluster::{Cluster, Machine};
+use tests::scenario::with_kubernetes;
 use tests::{report, wait};
 
 const MACHINES: [Machine; 2] = [
-    Machine {
-        name: "master",
-        role: "master",
-    },
-    Machine {
-        name: "node-1",
-        role: "node",
-    },
+    Machine::new("master", "master"),
+    Machine::new("node-1", "node"),
 ];
 const BOOT: Duration = Duration::from_secs(300);
 /// Two rounds of the master's agent, and some.
@@ -54,22 +49,7 @@ const OPTIONAL: [&str; 6] = [
 
 #[test]
 fn dns() -> Result<()> {
-    if let Some(reason) = report::nodes_missing() {
-        report::skip("dns", &reason);
-        return Ok(());
-    }
-    let mut cluster = Cluster::new(&MACHINES)?;
-    if !cluster.has_kubernetes() {
-        report::skip("dns", "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(());
-    }
-    let outcome = whole_way(&mut cluster);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join("dns");
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    with_kubernetes("dns", || Cluster::new(&MACHINES), whole_way)
 }
 
 fn whole_way(cluster: &mut Cluster) -> Result<()> {

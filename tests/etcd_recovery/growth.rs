@@ -2,36 +2,20 @@
 
 use std::fs;
 
+use tests::scenario::with_kubernetes;
+
 use super::*;
 
 const MASTERS: [Machine; 3] = [
-    Machine {
-        name: "master-1",
-        role: "master",
-    },
-    Machine {
-        name: "master-2",
-        role: "master",
-    },
-    Machine {
-        name: "master-3",
-        role: "master",
-    },
+    Machine::new("master-1", "master"),
+    Machine::new("master-2", "master"),
+    Machine::new("master-3", "master"),
 ];
 
 #[test]
 fn p35_masters_are_added_to_a_cluster_that_runs() -> Result<()> {
     const NAME: &str = "p35_masters_are_added_to_a_cluster_that_runs";
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(NAME, &reason);
-        return Ok(());
-    }
-    let mut cluster = Cluster::new(&MASTERS)?;
-    if !cluster.has_kubernetes() {
-        report::skip(NAME, "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(());
-    }
-    with_evidence(&mut cluster, "etcd_growth", grow)
+    with_kubernetes(NAME, || Cluster::new(&MASTERS), grow)
 }
 
 fn grow(cluster: &mut Cluster) -> Result<()> {

@@ -11,7 +11,8 @@ use serde_json::Value;
 use tests::cluster::{Cluster, Machine};
 use tests::command::Output;
 use tests::node::Node;
-use tests::{report, wait};
+use tests::scenario::on_cluster;
+use tests::wait;
 
 const MEMBERS: [&str; 3] = ["etcd-1", "etcd-2", "etcd-3"];
 const LIMIT: Duration = Duration::from_secs(240);
@@ -27,34 +28,20 @@ etcd:
 #[test]
 fn f28_a_ring_loses_data_and_gets_them_back() -> Result<()> {
     const NAME: &str = "f28_a_ring_loses_data_and_gets_them_back";
-    if let Some(reason) = report::nodes_missing() {
-        report::skip(NAME, &reason);
-        return Ok(());
-    }
-    let machine = |name, role| Machine { name, role };
-    let mut cluster = Cluster::new(&[
-        machine(MEMBERS[0], "etcd"),
-        machine(MEMBERS[1], "etcd"),
-        machine(MEMBERS[2], "etcd"),
-        machine("master", "master"),
-    ])?;
-    cluster.configure(SETTINGS)?;
-    with_evidence(&mut cluster, "etcd_recovery", ring)
-}
-
-/// Keeps the machines' logs where a scenario fails.
-fn with_evidence(
-    cluster: &mut Cluster,
-    name: &str,
-    scenario: fn(&mut Cluster) -> Result<()>,
-) -> Result<()> {
-    let outcome = scenario(cluster);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join(name);
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    let machines = [
+        Machine::new(MEMBERS[0], "etcd"),
+        Machine::new(MEMBERS[1], "etcd"),
+        Machine::new(MEMBERS[2], "etcd"),
+        Machine::new("master", "master"),
+    ];
+    on_cluster(
+        NAME,
+        || Cluster::new(&machines),
+        |cluster| {
+            cluster.configure(SETTINGS)?;
+            ring(cluster)
+        },
+    )
 }
 
 fn ring(cluster: &mut Cluster) -> Result<()> {

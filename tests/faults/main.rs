@@ -11,20 +11,12 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tests::cluster::{Cluster, Machine};
 use tests::node::Node;
-use tests::{report, wait};
+use tests::scenario::with_kubernetes;
+use tests::wait;
 
 const MASTER: &str = "master";
 const NODE: &str = "node-1";
-const MACHINES: [Machine; 2] = [
-    Machine {
-        name: MASTER,
-        role: "master",
-    },
-    Machine {
-        name: NODE,
-        role: "node",
-    },
-];
+const MACHINES: [Machine; 2] = [Machine::new(MASTER, "master"), Machine::new(NODE, "node")];
 const LIMIT: Duration = Duration::from_secs(240);
 /// What lives through all that is done to knode, the runtime and the network.
 const SERVICES: [&str; 3] = ["kubelet", "kube-proxy", "containerd"];
@@ -33,22 +25,7 @@ const DROP_IN: &str = "99-test.conf";
 
 #[test]
 fn faults() -> Result<()> {
-    if let Some(reason) = report::nodes_missing() {
-        report::skip("faults", &reason);
-        return Ok(());
-    }
-    let mut cluster = Cluster::new(&MACHINES)?;
-    if !cluster.has_kubernetes() {
-        report::skip("faults", "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(());
-    }
-    let outcome = one_after_the_other(&mut cluster);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join("faults");
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    with_kubernetes("faults", || Cluster::new(&MACHINES), one_after_the_other)
 }
 
 type Fault = fn(&mut Cluster) -> Result<()>;

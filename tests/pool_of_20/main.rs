@@ -20,20 +20,15 @@ use serde_json::{Value, json};
 use tests::cluster::{Cluster, Machine};
 use tests::document::Document;
 use tests::network::Network;
+use tests::scenario::with_kubernetes;
 use tests::{kube, report, wait};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 const MACHINES: [Machine; 2] = [
-    Machine {
-        name: "master",
-        role: "master",
-    },
+    Machine::new("master", "master"),
     // Not booted before the others have their ranges.
-    Machine {
-        name: "late",
-        role: "node",
-    },
+    Machine::new("late", "node"),
 ];
 /// Machines with bodies, and the last bytes of their addresses.
 const REAL: [(&str, u8); 2] = [("pooled-1", 31), ("pooled-2", 32)];
@@ -47,27 +42,16 @@ const BOOTSTRAP: &str = "/etc/kubernetes/bootstrap-kubelet.conf";
 
 #[test]
 fn pool_of_20() -> Result<()> {
-    if let Some(reason) = report::nodes_missing() {
-        report::skip("pool_of_20", &reason);
-        return Ok(());
-    }
-    let mut cluster = Cluster::new(&MACHINES)?;
-    if !cluster.has_kubernetes() {
-        report::skip("pool_of_20", "no Kubernetes binaries in $KUBE_BIN_DIR");
-        return Ok(());
-    }
     let kubemark = kube::directory().join("kubemark");
     if !kubemark.is_file() {
         report::skip("pool_of_20", "no kubemark in $KUBE_BIN_DIR");
         return Ok(());
     }
-    let outcome = whole_way(&mut cluster, &kubemark);
-    if outcome.is_err() {
-        let evidence = tests::scope::base().join("evidence").join("pool_of_20");
-        cluster.evidence(&evidence)?;
-        eprintln!("the machines' logs are in {}", evidence.display());
-    }
-    outcome
+    with_kubernetes(
+        "pool_of_20",
+        || Cluster::new(&MACHINES),
+        |cluster| whole_way(cluster, &kubemark),
+    )
 }
 
 fn whole_way(cluster: &mut Cluster, kubemark: &Path) -> Result<()> {

@@ -40,6 +40,13 @@ pub struct Machine {
     pub role: &'static str,
 }
 
+impl Machine {
+    /// A machine of this name and role.
+    pub const fn new(name: &'static str, role: &'static str) -> Self {
+        Self { name, role }
+    }
+}
+
 /// A cluster's folder, server and machines.
 #[derive(Debug)]
 pub struct Cluster {

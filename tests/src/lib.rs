@@ -43,6 +43,7 @@ pub mod programs;
 pub mod registry;
 pub mod report;
 pub mod rootfs;
+pub mod scenario;
 pub mod scope;
 mod sysctl;
 pub mod wait;

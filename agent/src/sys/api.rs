@@ -168,6 +168,20 @@ impl Api {
         accepted(status, value, "changing", path)
     }
 
+    /// The same with a patch that names the `resourceVersion` it is for; `None` when the
+    /// object has changed since.
+    ///
+    /// # Errors
+    ///
+    /// As every request; see [`Api::get`].
+    pub async fn merge_unchanged(&self, path: &str, patch: &Value) -> Result<Option<Value>> {
+        let body = Some((patch, "application/merge-patch+json"));
+        match self.send(Method::PATCH, path, body).await? {
+            (StatusCode::CONFLICT, _) => Ok(None),
+            (status, value) => accepted(status, value, "changing", path).map(Some),
+        }
+    }
+
     /// Merges `patch` into the object, lists by their members' keys
     /// (strategic merge patch): what others keep in them stays.
     ///

@@ -108,7 +108,11 @@ pub async fn drain(machine: &Machine, version: Version) -> Result<()> {
         let nodes = machine.proxy_api()?.get("/api/v1/nodes").await?;
         match decide(&nodes.unwrap_or_default(), me, version.minor) {
             Next::Nothing => return Ok(()),
-            Next::Want | Next::Retreat => mark(machine, json!(WANTED), None).await?,
+            Next::Want => mark(machine, json!(WANTED), None).await?,
+            Next::Retreat => {
+                let uncordon = own_cordon(&own(machine).await?);
+                mark(machine, json!(WANTED), uncordon).await?;
+            }
             Next::Begin => begin(machine).await?,
             Next::Drain => return empty(machine).await,
             Next::Wait(why) => {
@@ -136,9 +140,13 @@ async fn begin(machine: &Machine) -> Result<()> {
 pub async fn end(machine: &Machine, node: &Value) -> Result<()> {
     match state(node) {
         None => Ok(()),
-        Some(DRAINING) => mark(machine, Value::Null, Some(Value::Null)).await,
-        Some(_) => mark(machine, Value::Null, None).await,
+        Some(_) => mark(machine, Value::Null, own_cordon(node)).await,
     }
+}
+
+/// What takes a cordon away: only one that was made for the draining.
+fn own_cordon(node: &Value) -> Option<Value> {
+    (state(node) == Some(DRAINING)).then_some(Value::Null)
 }
 
 async fn own(machine: &Machine) -> Result<Value> {
@@ -282,6 +290,14 @@ mod tests {
         );
         assert_eq!(next(&[a.clone(), b.clone()]), Next::Retreat);
         assert_eq!(decide(&json!({"items": [a, b]}), "a", 36), Next::Drain);
+    }
+
+    #[test]
+    fn a_cordon_of_the_operators_stays() {
+        assert_eq!(own_cordon(&node("b", Some(CORDONED), true)), None);
+        assert_eq!(own_cordon(&node("b", Some(WANTED), true)), None);
+        let ours = own_cordon(&node("b", Some(DRAINING), true));
+        assert_eq!(ours, Some(Value::Null));
     }
 
     #[test]

@@ -118,7 +118,7 @@ async fn attempt(machine: &Machine, api: &Api, servers: &[String]) -> Result<Att
         _ => {
             let version = lease.map(|lease| lease["metadata"]["resourceVersion"].clone());
             spec["metadata"]["resourceVersion"] = version.unwrap_or_default();
-            api.merge(&path, &spec).await.is_ok()
+            api.merge_unchanged(&path, &spec).await?.is_some()
         }
     };
     Ok(match won {
@@ -165,7 +165,8 @@ pub async fn release(machine: &Machine) -> Result<()> {
         "metadata": {"resourceVersion": version},
         "spec": {"holderIdentity": ""},
     });
-    api.merge(&path, &free).await?;
+    // Who has taken it meanwhile keeps it.
+    api.merge_unchanged(&path, &free).await?;
     Ok(())
 }
 

@@ -17,18 +17,9 @@ use tests::cluster::{Cluster, Machine};
 use tests::{artifacts, report, scope, wait};
 
 const MACHINES: [Machine; 3] = [
-    Machine {
-        name: "master",
-        role: "master",
-    },
-    Machine {
-        name: "node-1",
-        role: "node",
-    },
-    Machine {
-        name: "node-2",
-        role: "node",
-    },
+    Machine::new("master", "master"),
+    Machine::new("node-1", "node"),
+    Machine::new("node-2", "node"),
 ];
 const LIMIT: Duration = Duration::from_secs(300);
 
