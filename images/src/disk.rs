@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, file};
 use crate::grub;
-use crate::layout::{ESP_SERIAL, Layout, ROOT};
+use crate::layout::{ESP_SERIAL, Layout, ROOT, SECTOR};
 use crate::programs::{program, run, run_with};
 use crate::progress::Progress;
 use crate::root::Root;
@@ -35,7 +35,7 @@ pub(crate) fn build(
     let raw = work.join("disk.raw");
     let failed = |doing: &'static str| file(doing, &raw);
     let mut disk = File::create(&raw).map_err(failed("making"))?;
-    disk.set_len(layout.sectors * crate::layout::SECTOR)
+    disk.set_len(layout.sectors * SECTOR)
         .map_err(failed("making"))?;
     let script = work.join("sfdisk");
     fs::write(&script, layout.script()).map_err(file("writing", &script))?;

@@ -1,8 +1,6 @@
 //! Where what lies on the disk, and under which names: fixed, so that two builds are
 //! the same.
 
-use std::fmt::Write as _;
-
 /// Bytes of a sector.
 pub(crate) const SECTOR: u64 = 512;
 
@@ -94,12 +92,16 @@ impl Layout {
     pub(crate) fn script(&self) -> String {
         let mut script = format!("label: gpt\nlabel-id: {DISK}\nunit: sectors\n");
         for part in [self.bios, self.esp, self.root] {
-            // Writing to a string does not fail.
-            let _ = writeln!(
-                script,
-                "start={}, size={}, type={}, uuid={}, name={}",
-                part.start, part.sectors, part.kind, part.uuid, part.name
-            );
+            let Partition {
+                start,
+                sectors,
+                kind,
+                uuid,
+                name,
+            } = part;
+            script.push_str(&format!(
+                "start={start}, size={sectors}, type={kind}, uuid={uuid}, name={name}\n"
+            ));
         }
         script
     }

@@ -46,6 +46,9 @@ fn every_code_is_in_the_table() {
     let init = include_str!("../files/init");
     let all: BTreeSet<_> = codes(errors).into_iter().chain(codes(init)).collect();
     let page = page();
-    let rows: String = page.lines().filter(|line| line.starts_with("| `E-")).collect();
+    let rows: String = page
+        .lines()
+        .filter(|line| line.starts_with("| `E-"))
+        .collect();
     assert_eq!(codes(&rows), all);
 }

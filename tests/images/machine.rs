@@ -100,14 +100,25 @@ impl Dhcp {
     pub fn start(network: &Network, mac: &str, address: &str, folder: &Path) -> Result<Self> {
         let mut dnsmasq = network.command("dnsmasq");
         dnsmasq
-            .args(["--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0"])
+            .args([
+                "--keep-in-foreground",
+                "--conf-file=/dev/null",
+                "--user=root",
+                "--port=0",
+            ])
             .args(["--pid-file", "--log-facility=-"])
             .arg(format!("--interface={BRIDGE}"))
             .arg("--dhcp-range=10.99.0.100,10.99.0.199")
             .arg(format!("--dhcp-host={mac},{address}"))
-            .arg(format!("--dhcp-leasefile={}", folder.join("leases").display()));
+            .arg(format!(
+                "--dhcp-leasefile={}",
+                folder.join("leases").display()
+            ));
         let log = File::create(folder.join("dnsmasq.log"))?;
-        dnsmasq.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        dnsmasq
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         Ok(Self(dnsmasq.spawn().context("starting dnsmasq")?))
     }
 }
@@ -134,7 +145,9 @@ pub fn disk(image: &Path, folder: &Path) -> Result<Vec<String>> {
 pub fn cd(label: &str, files: &Path, folder: &Path) -> Result<Vec<String>> {
     let iso = folder.join("seed.iso");
     run(Command::new("genisoimage")
-        .args(["-quiet", "-joliet", "-rock", "-udf", "-volid", label, "-output"])
+        .args([
+            "-quiet", "-joliet", "-rock", "-udf", "-volid", label, "-output",
+        ])
         .args([&iso, files]))?;
     let drive = format!("file={},format=raw,media=cdrom,readonly=on", iso.display());
     Ok(vec!["-drive".to_owned(), drive])
