@@ -65,7 +65,7 @@ pub(crate) fn build(
         .args([root.folder(), squashfs.as_path()])
         .args(["-noappend", "-no-progress", "-no-exports", "-quiet"])
         .args(["-all-time", &time, "-mkfs-time", &time])
-        .args(["-comp", "zstd", "-Xcompression-level", "15", "-b", "256K"])
+        .args(["-comp", "zstd", "-Xcompression-level", "9", "-b", "256K"])
         .arg("-e")
         .args(NOT_IN_RAM);
     run(&mut mksquashfs, progress)?;

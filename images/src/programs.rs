@@ -16,7 +16,7 @@ use crate::progress::Progress;
 const ALWAYS: [(&str, &str); 3] = [
     ("mmdebstrap", "mmdebstrap"),
     ("dpkg-query", "dpkg"),
-    ("find", "findutils"),
+    ("setpriv", "util-linux"),
 ];
 
 /// Those for the netboot image.
@@ -79,10 +79,13 @@ fn find(name: &str) -> Option<PathBuf> {
         .find(|it| it.is_file())
 }
 
-/// A program, with nothing of this machine's language or clock in what it makes.
+/// A program that ends when we do, with nothing of this machine's language or clock in
+/// what it makes.
 pub(crate) fn program(name: &str, epoch: i64) -> Command {
-    let mut command = Command::new(find(name).unwrap_or_else(|| name.into()));
+    let mut command = Command::new("setpriv");
     command
+        .args(["--pdeathsig", "TERM", "--"])
+        .arg(find(name).unwrap_or_else(|| name.into()))
         .env("LC_ALL", "C.UTF-8")
         .env("TZ", "UTC")
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
@@ -140,9 +143,39 @@ pub(crate) fn run_with(
     Ok(text)
 }
 
-/// The program's name, without its folder.
+/// The program's name, without its folder and what runs it.
 fn name(command: &Command) -> String {
-    let program = Path::new(command.get_program());
-    let name = program.file_name().unwrap_or(command.get_program());
+    let program = match command.get_program() {
+        own if own == "setpriv" => command.get_args().nth(3).unwrap_or(own),
+        other => other,
+    };
+    let name = Path::new(program).file_name().unwrap_or(program);
     name.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_the_program_itself() {
+        assert_eq!(name(&program("sh", 0)), "sh");
+        assert_eq!(name(&Command::new("/usr/bin/apt-get")), "apt-get");
+    }
+
+    #[test]
+    fn what_a_program_said_is_in_the_failure() {
+        let mut sh = program("sh", 5);
+        sh.args(["-c", "echo told; echo wrong $SOURCE_DATE_EPOCH >&2; exit 3"]);
+        let error = run(&mut sh, &Progress::new())
+            .expect_err("status 3")
+            .to_string();
+        assert_eq!(
+            error,
+            "E-IMAGE-FAILED: sh ended with exit status: 3: wrong 5"
+        );
+        let mut sh = program("sh", 5);
+        let told = run(sh.args(["-c", "echo told"]), &Progress::new()).expect("status 0");
+        assert_eq!(told, "told\n");
+    }
 }
