@@ -326,6 +326,40 @@ fn a_cluster_on_azure_as_its_page_says() -> Result<()> {
     Ok(())
 }
 
+/// The same for OpenStack; tests/openstack runs its scripts.
+#[test]
+fn a_cluster_on_openstack_as_its_page_says() -> Result<()> {
+    let programs = Programs::build()?;
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/openstack.md"))?;
+    let commands = blocks(&page, "sh").join("\n");
+    let asks = |line: &&str| line.starts_with("kgen wait") || line.starts_with("kgen openstack");
+    let ours: Vec<&str> = commands
+        .lines()
+        .filter(|line| line.starts_with("kgen ") && !asks(line))
+        .collect();
+    ensure!(ours.len() >= 3, "too few kgen lines: {commands}");
+    let named: Vec<&str> = commands
+        .split_whitespace()
+        .filter(|word| word.starts_with("out/openstack/"))
+        .collect();
+    ensure!(named.len() >= 4, "too few files: {commands}");
+    for block in blocks(&page, "yaml") {
+        let folder = tempfile::tempdir()?;
+        for (file, text) in BESIDE {
+            fs::write(folder.path().join(file), text)?;
+        }
+        fs::write(folder.path().join("cluster.yaml"), block)?;
+        for line in &ours {
+            let output = sh(line, folder.path(), &programs)?;
+            output.ok().with_context(|| (*line).to_owned())?;
+        }
+        for file in &named {
+            ensure!(folder.path().join(file).exists(), "{file} was not made");
+        }
+    }
+    Ok(())
+}
+
 /// The functions of all tests and all code of ours, with `fn` before them.
 fn functions(folder: &Path, found: &mut String) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {

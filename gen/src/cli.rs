@@ -12,8 +12,8 @@ use units::types::{Arch, NodeName, Role};
 use crate::cluster::Endpoint;
 use crate::commands::shared::Several;
 use crate::commands::{
-    certs, diff, hardening, init, inventory, kubeconfig, lock, manual, render, schema, sizes,
-    terminal, user_data, validate, wait,
+    certs, diff, hardening, init, inventory, kubeconfig, lock, manual, render, routes, schema,
+    sizes, terminal, user_data, validate, wait,
 };
 use crate::format::Format;
 use crate::inventory::Form;
@@ -234,6 +234,9 @@ enum Command {
     Wait(WaitArgs),
     /// Print the operator's kubeconfig, or put it into the one that is there
     Kubeconfig(KubeconfigArgs),
+    /// What is asked of a running OpenStack
+    #[command(subcommand)]
+    Openstack(OpenstackCommand),
 }
 
 /// What to pin, and from where.
@@ -353,6 +356,48 @@ fn timeout(text: &str) -> Result<Duration, String> {
     time.filter(|time| *time <= 365 * 24 * 60 * 60)
         .map(Duration::from_secs)
         .ok_or_else(|| "write a number with s, m or h, as in 10m".to_owned())
+}
+
+/// What to ask of OpenStack.
+#[derive(Debug, Subcommand)]
+enum OpenstackCommand {
+    /// The routes to machines' pods that a router has, with network.mode: routed
+    #[command(subcommand)]
+    Routes(RoutesCommand),
+}
+
+/// What to do about routes.
+#[derive(Debug, Subcommand)]
+enum RoutesCommand {
+    /// Print what apply would do; the exit status is 3 if there is anything
+    Plan(RoutesArgs),
+    /// Add what is missing, put wrong next hops right, leave foreign routes alone
+    Apply(RoutesArgs),
+}
+
+/// At which router, and with whose credentials.
+#[derive(Debug, Args)]
+struct RoutesArgs {
+    /// A cloud of clouds.yaml; none: that of OS_CLOUD, or the variables OS_…
+    #[arg(long, value_name = "CLOUD")]
+    os_cloud: Option<String>,
+
+    /// Its name or ID; none: as openstack.router says, or the one that is made
+    #[arg(long, value_name = "ROUTER")]
+    router: Option<String>,
+
+    /// Take away all routes to this cluster's pods
+    #[arg(long)]
+    none: bool,
+
+    /// Another address of the API server, which is asked for ranges that the
+    /// settings do not know: a URL or HOST[:PORT]
+    #[arg(long, value_name = "URL")]
+    server: Option<Endpoint>,
+
+    /// As JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Whose kubeconfig, and where to.
@@ -514,6 +559,22 @@ fn run(cli: Cli) -> Result<u8> {
                 json: args.json,
             })?;
             return Ok(if ready { OK } else { CHECK_FAILED });
+        }
+        Some(Command::Openstack(OpenstackCommand::Routes(routes))) => {
+            let (args, apply) = match routes {
+                RoutesCommand::Plan(args) => (args, false),
+                RoutesCommand::Apply(args) => (args, true),
+            };
+            let done = routes::run(&routes::Routes {
+                input,
+                apply,
+                cloud: args.os_cloud.as_deref(),
+                router: args.router.as_deref(),
+                none: args.none,
+                server: args.server.as_ref(),
+                json: args.json,
+            })?;
+            return Ok(if done { OK } else { CHECK_FAILED });
         }
         Some(Command::Kubeconfig(args)) => kubeconfig::run(&kubeconfig::Kubeconfig {
             input,

@@ -23,7 +23,7 @@ use crate::ranges::nth_address;
 use crate::settings::Checked;
 pub use crate::settings::{
     Addons, Args, ArtifactSources, Azure, Dns, Endpoint, Host, Images, KubernetesVersion,
-    ServiceAccountKey,
+    Openstack, ServiceAccountKey,
 };
 
 /// A cluster.
@@ -103,6 +103,8 @@ pub struct Cluster {
     pub resolve_machines: bool,
     /// What is made on Azure, if anything is.
     pub azure: Option<Azure>,
+    /// What is made on OpenStack, if anything is.
+    pub openstack: Option<Openstack>,
 }
 
 /// What the operator lays over our configuration of other programs.
@@ -208,6 +210,7 @@ impl Cluster {
             host_aliases: s.host_aliases.iter().map(|a| a.value.clone()).collect(),
             resolve_machines: s.network.resolve_machines,
             azure: s.azure.clone(),
+            openstack: s.openstack.clone(),
         }
     }
 

@@ -28,6 +28,7 @@ pub mod kubeconfig;
 pub mod landing;
 pub mod lint;
 pub mod mirror;
+pub mod openstack;
 pub mod pki;
 pub mod plan;
 pub mod platform;

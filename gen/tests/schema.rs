@@ -29,6 +29,7 @@ pools:
 docker: {}
 ssh: {authorizedKeys: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBZbfAqJaC5IZUUG35d9b9SRRvo82jvYblSpYtQtbVq1 ops]}
 azure: {subnets: [{name: a, range: 10.0.0.0/24}], sizes: {}, images: {}, pools: [{name: p}]}
+openstack: {flavors: {}, pools: [{name: p}]}
 roles:
   etcd:
     files: [{path: /etc/a, content: a}]
@@ -257,6 +258,14 @@ fn the_schema_refuses_what_the_program_refuses() {
         "azure: {images: {amd64: Debian}}",
         "azure: {zones: [4]}",
         "azure: {pools: [{count: 1}]}",
+        "openstack: {cidr: 10.0.0.0}",
+        "openstack: {apiAddress: master}",
+        "openstack: {loadBalancer: haproxy}",
+        "openstack: {serverGroups: affinity}",
+        "openstack: {volumeGB: 1}",
+        "openstack: {image: -v}",
+        "openstack: {flavors: {nodes: a}}",
+        "openstack: {pools: [{count: 1}]}",
     ] {
         let text = if wrong.starts_with("nod") || wrong == "name: a" {
             wrong.to_owned()

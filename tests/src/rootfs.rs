@@ -99,6 +99,20 @@ pub(crate) fn unpacked_from(suite: &str, packages: &[&str]) -> Result<PathBuf> {
     })
 }
 
+/// OpenStack's programs, whose clients and servers are all of one release. They run as
+/// they are unpacked, by `python3` in a chroot.
+pub fn openstack() -> Result<PathBuf> {
+    let packages = [
+        "neutron-server",
+        "neutron-plugin-ml2",
+        "python3-heat",
+        "python3-openstackclient",
+        "python3-octaviaclient",
+        "python3-heatclient",
+    ];
+    unpacked_from("bookworm", &packages)
+}
+
 /// The layers of a node's overlay, uppermost first; `more` are packages that
 /// this node has besides.
 pub(crate) fn layers(more: &[&str]) -> Result<Vec<PathBuf>> {

@@ -36,13 +36,22 @@ pub fn endpoint(s: &Settings) -> Endpoint {
 }
 
 /// The names in the API server's certificate besides the endpoint: those that
-/// were typed, and those by which Azure's load balancers are reached.
+/// were typed, and those by which the API servers are reached on Azure and OpenStack.
 pub fn cert_sans(s: &Settings) -> Vec<Host> {
     let mut names = s.cert_sans.clone();
     if let Some(azure) = &s.azure {
         let address = azure.api_address.as_ref();
         names.extend(address.map(|a| Host::Address(a.value.into())));
         names.extend(azure.public_name().map(Host::Name));
+    }
+    if let Some(openstack) = &s.openstack {
+        let addresses = [&openstack.api_address, &openstack.api_floating_ip];
+        names.extend(
+            addresses
+                .into_iter()
+                .flatten()
+                .map(|a| Host::Address(a.value.into())),
+        );
     }
     names
 }

@@ -11,6 +11,7 @@ use units::types::Role;
 use super::azure::Azure;
 use super::extras::Extras;
 use super::jump;
+use super::openstack::Openstack;
 use super::terminal;
 use crate::difference;
 use crate::landing::Landing;
@@ -39,6 +40,7 @@ pub fn run(args: &Diff<'_>) -> Result<bool> {
     let knode = workspace.knode()?;
     let mut pki = workspace.pki()?;
     let azure = Azure::wanted(&workspace, target);
+    let openstack = Openstack::wanted(&workspace, target);
     let mut text = String::new();
     for machine in workspace.cluster.documents() {
         let name = machine.name.as_str();
@@ -47,6 +49,9 @@ pub fn run(args: &Diff<'_>) -> Result<bool> {
         let bytes = workspace::user_data(&plan, target)?;
         if let Some(azure) = &azure {
             azure.keep(name, &bytes)?;
+        }
+        if let Some(openstack) = &openstack {
+            openstack.keep(name, &bytes)?;
         }
         let path = args.out.join(name).join("user-data");
         let Some(old) = read(&path)? else {
@@ -72,7 +77,7 @@ pub fn run(args: &Diff<'_>) -> Result<bool> {
         }
     }
     text.push_str(&extras(
-        &Extras::make(&workspace, &mut pki, azure, args.out)?,
+        &Extras::make(&workspace, &mut pki, azure, openstack, args.out)?,
         args.out,
     )?);
     for name in gone(args.out, &workspace)? {

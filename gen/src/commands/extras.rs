@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::azure::Azure;
+use super::openstack::Openstack;
 use super::{kubeconfig, shared};
 use crate::cluster::{Cluster, Machine, url_host};
 use crate::inventory::{self, Form};
@@ -27,12 +28,13 @@ pub struct Extras {
 impl Extras {
     /// The operator's kubeconfigs, what tells a running cluster of bootstrap
     /// tokens, the inventories, and the way to Docker daemons where they are
-    /// exposed, and what makes machines on Azure with these documents. What is made for it
+    /// exposed, and what makes machines on Azure or OpenStack with these documents. What is made for it
     /// waits in `pki`.
     pub fn make(
         workspace: &Workspace,
         pki: &mut Pki,
         azure: Option<Azure>,
+        openstack: Option<Openstack>,
         out: &Path,
     ) -> Result<Self> {
         let cluster = &workspace.cluster;
@@ -54,6 +56,11 @@ impl Extras {
             let made = azure.files(out)?;
             files.extend(made.files);
             scripts = made.scripts;
+        }
+        if let Some(openstack) = openstack {
+            let made = openstack.files(out)?;
+            files.extend(made.files);
+            scripts.extend(made.scripts);
         }
         let gone = shared::gone(workspace, out)?;
         Ok(Self {

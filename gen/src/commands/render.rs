@@ -11,6 +11,7 @@ use units::types::Role;
 use super::azure::Azure;
 use super::extras::Extras;
 use super::jump;
+use super::openstack::Openstack;
 use super::progress::Progress;
 use super::terminal;
 use crate::cluster::Machine;
@@ -47,6 +48,7 @@ pub fn run(args: &Render<'_>) -> Result<()> {
     let mut pki = workspace.pki()?;
     let documents_in_all = workspace.cluster.documents().count();
     let azure = Azure::wanted(&workspace, target);
+    let openstack = Openstack::wanted(&workspace, target);
     let (done, progress) = (AtomicUsize::new(0), Mutex::new(Progress::new()));
     let mut stage = documents(&workspace, &mut pki, |pki, machine, stage| {
         let material = pki.machine(&workspace.cluster, machine)?;
@@ -55,6 +57,9 @@ pub fn run(args: &Render<'_>) -> Result<()> {
         let mut bytes = workspace::user_data(&plan, target)?;
         if let Some(azure) = &azure {
             azure.keep(machine.name.as_str(), &bytes)?;
+        }
+        if let Some(openstack) = &openstack {
+            openstack.keep(machine.name.as_str(), &bytes)?;
         }
         stage.write(path, std::mem::take(&mut *bytes), SECRET_MODE)?;
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
@@ -65,7 +70,7 @@ pub fn run(args: &Render<'_>) -> Result<()> {
         Ok(())
     })?;
     drop(progress);
-    Extras::make(&workspace, &mut pki, azure, args.out)?.write(&mut stage)?;
+    Extras::make(&workspace, &mut pki, azure, openstack, args.out)?.write(&mut stage)?;
     pki.commit()?;
     terminal::warn(&workspace.warnings);
     for note in pki.notes() {

@@ -8,7 +8,7 @@ use units::types::{InvalidValue, NodeName, is_dns_label};
 
 use super::schema::{Args, Images, Network, Runtime, Settings};
 use super::values::network;
-use super::{addons, artifacts, azure, etcd, members, pools, system};
+use super::{addons, artifacts, azure, etcd, members, openstack, pools, system};
 use crate::yaml::{At, Node, Object, Reader};
 
 /// The port of Docker over TLS. Source: IANA, "docker-s".
@@ -115,6 +115,9 @@ pub fn read(r: &mut Reader, root: &Node) -> Option<Settings> {
     s.system = system::read(r, &mut o);
     if let Some((node, path)) = o.get("azure") {
         s.azure = azure::read(r, node, &path, &s.system.ssh.authorized_keys);
+    }
+    if let Some((node, path)) = o.get("openstack") {
+        s.openstack = openstack::read(r, node, &path);
     }
     s.system.roles = role_extras;
     s.system.manifests = manifests;

@@ -12,6 +12,7 @@ use super::artifacts::ArtifactSources;
 use super::azure::Azure;
 use super::etcd;
 pub use super::members::Machine;
+use super::openstack::Openstack;
 use super::pools::{NodeDocuments, Pool, Roles};
 use super::values::{DEFAULT_VERSION, Endpoint, Host, KubernetesVersion, ServiceAccountKey};
 use crate::format::Format;
@@ -88,6 +89,8 @@ pub struct Settings {
     pub artifacts: ArtifactSources,
     /// What is made on Azure, if anything is.
     pub azure: Option<Azure>,
+    /// What is made on OpenStack, if anything is.
+    pub openstack: Option<Openstack>,
     /// The operating system's side.
     pub system: System,
 }
@@ -193,6 +196,7 @@ impl Default for Settings {
             host_aliases: Vec::new(),
             artifacts: ArtifactSources::default(),
             azure: None,
+            openstack: None,
             system: System::default(),
         }
     }

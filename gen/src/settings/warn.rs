@@ -5,9 +5,9 @@ use std::time::Duration;
 use units::node_config::{NetworkMode, RuntimeSource};
 use units::types::Role;
 
-use super::azure;
 use super::schema::Settings;
 use super::values::Host;
+use super::{azure, openstack};
 use crate::report::{Finding, Report};
 
 /// Kubernetes' first release that drops containerd 1.x.
@@ -58,7 +58,7 @@ pub fn warnings(s: &Settings, source: &str) -> Report {
             "until then whoever reads the document can join machines to the cluster",
         );
     }
-    for (message, help) in azure::warnings(s) {
+    for (message, help) in azure::warnings(s).into_iter().chain(openstack::warnings(s)) {
         warn(message, help);
     }
     if !s.network.metadata_guard {

@@ -3,10 +3,12 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub mod azure;
+pub mod cloud;
 pub mod landing;
 pub mod linter;
 pub mod mirror;
 pub mod openssl;
+pub mod openstack;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -8,7 +8,8 @@ mod lines;
 mod machines;
 mod network;
 
-use lines::{Command, Lines, Word, quoted};
+pub use lines::quoted;
+use lines::{Command, Lines, Word};
 
 use super::{Deployment, TAG};
 
