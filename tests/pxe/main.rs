@@ -1,7 +1,7 @@
 //! A machine with nothing on its disk boots from the network by iPXE, a real
 //! dnsmasq and `kgen serve`, as docs/pxe.md says: its own script by its network
 //! card, an image that runs in RAM, its document by cloud-init, and knode, which
-//! tells that it waits for its master. (P53)
+//! systemd starts. (P53)
 
 mod machine;
 
@@ -146,7 +146,11 @@ fn boots(cluster: &Cluster, machine: &mut Machine, audit: &Path) -> Result<()> {
     asked(&format!("/{own}/meta-data"), BOOT)?;
     let document = asked(&format!("/{own}/user-data"), SOON)?;
     ensure!(document["status"] == 200, "{document}");
-    let told = machine.says(&["knode:", "E-API-UNREACHABLE"], BOOT)?;
+    // The document is in force: knode was fetched, and is started by systemd.
+    let told = machine.says(
+        &["Starting", "knode.service", "Kubernetes node agent"],
+        BOOT,
+    )?;
     println!("{told}");
 
     // Nothing was asked for in vain, and the document is gone.
