@@ -360,6 +360,44 @@ fn a_cluster_on_openstack_as_its_page_says() -> Result<()> {
     Ok(())
 }
 
+/// The page's settings make what its commands name; dnsmasq tries its own, and
+/// what serves for ever is begun and ended.
+#[test]
+fn a_cluster_from_the_network_as_its_page_says() -> Result<()> {
+    let programs = Programs::build()?;
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/pxe.md"))?;
+    let commands = blocks(&page, "sh").join("\n");
+    let tried = |line: &&str| {
+        let ours = line.starts_with("kgen ") && !line.starts_with("kgen wait");
+        let dnsmasq = line.starts_with("dnsmasq --test");
+        (ours && !line.starts_with("kgen serve")) || dnsmasq || line.contains("--again")
+    };
+    let lines: Vec<&str> = commands.lines().filter(tried).collect();
+    ensure!(lines.len() >= 6, "too few lines: {commands}");
+    let settings = blocks(&page, "yaml");
+    ensure!(settings.len() == 2, "{} settings", settings.len());
+    for block in settings {
+        let folder = tempfile::tempdir()?;
+        fs::write(folder.path().join("cluster.yaml"), block)?;
+        for line in &lines {
+            // The second settings have one node less.
+            let named = line.contains("00:12") && !block.contains("00:12");
+            if !named {
+                let output = sh(line, folder.path(), &programs)?;
+                output.ok().with_context(|| (*line).to_owned())?;
+            }
+        }
+        for file in ["boot.ipxe", "dnsmasq.conf", "machines.json", "served.jsonl"] {
+            let path = folder.path().join("out/pxe").join(file);
+            ensure!(path.exists() && page.contains(file), "{file} was not made");
+        }
+        let serve = "timeout --preserve-status --signal=INT 2 kgen serve --listen 127.0.0.1:0";
+        let told = sh(serve, folder.path(), &programs)?;
+        ensure!(told.success(), "{serve}: {}", told.stderr);
+    }
+    Ok(())
+}
+
 /// The functions of all tests and all code of ours, with `fn` before them.
 fn functions(folder: &Path, found: &mut String) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {

@@ -1,5 +1,6 @@
 //! The command line: flags in, one call out, errors told once.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::cluster::Endpoint;
 use crate::commands::shared::Several;
 use crate::commands::{
     certs, diff, hardening, init, inventory, kubeconfig, lock, manual, render, routes, schema,
-    sizes, terminal, user_data, validate, wait,
+    serve, sizes, terminal, user_data, validate, wait,
 };
 use crate::format::Format;
 use crate::inventory::Form;
@@ -133,7 +134,7 @@ struct TargetArgs {
     format: Option<Format>,
 
     /// What hands it to the machine, and may take only so much: aws, azure,
-    /// cloudstack, digitalocean, gce, openstack, vsphere or generic
+    /// cloudstack, digitalocean, gce, openstack, pxe, vsphere or generic
     #[arg(long)]
     platform: Option<Platform>,
 
@@ -232,6 +233,9 @@ enum Command {
     /// Ask a running cluster until it is what the settings mean; the exit status
     /// is 3 if it is not in time
     Wait(WaitArgs),
+    /// Serve machines that boot from the network what was rendered for them:
+    /// each document once, and every request told in a line
+    Serve(ServeArgs),
     /// Print the operator's kubeconfig, or put it into the one that is there
     Kubeconfig(KubeconfigArgs),
     /// What is asked of a running OpenStack
@@ -396,6 +400,58 @@ struct RoutesArgs {
     server: Option<Endpoint>,
 
     /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to serve, and on what terms.
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// What was rendered for machines that boot from the network
+    #[arg(long, default_value = "out/pxe", value_name = "FOLDER")]
+    from: PathBuf,
+
+    /// Where kernels and initrds are, if not there
+    #[arg(long, value_name = "FOLDER")]
+    images: Option<PathBuf>,
+
+    /// Where to listen; none: on all addresses, at the port of pxe.server
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+
+    /// Where to listen with TLS; none: on all addresses, at the port of
+    /// pxe.documents
+    #[arg(long, value_name = "ADDRESS:PORT", requires = "tls_cert")]
+    tls_listen: Option<SocketAddr>,
+
+    /// The server's certificate, and those between it and its authority, PEM;
+    /// documents are then given over TLS only
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// Its key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// How long documents are given: a number with s, m or h
+    #[arg(long = "for", default_value = "1h", value_name = "TIME", value_parser = timeout)]
+    window: Duration,
+
+    /// How long a machine may ask once more after its document was sent
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = timeout)]
+    repeat: Duration,
+
+    /// What remembers who had its document; none: served.jsonl beside what is
+    /// served
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+
+    /// Let these machines, by name or network card, have their documents once
+    /// more, also from a kgen that serves them now, and serve nothing
+    #[arg(long, value_name = "MACHINES", value_delimiter = ',')]
+    again: Vec<String>,
+
+    /// Tell requests as JSON
     #[arg(long)]
     json: bool,
 }
@@ -576,6 +632,18 @@ fn run(cli: Cli) -> Result<u8> {
             })?;
             return Ok(if done { OK } else { CHECK_FAILED });
         }
+        Some(Command::Serve(args)) => serve::run(&serve::Serve {
+            from: &args.from,
+            images: args.images.as_deref(),
+            listen: args.listen,
+            tls_listen: args.tls_listen,
+            tls: args.tls_cert.as_deref().zip(args.tls_key.as_deref()),
+            window: args.window,
+            repeat: args.repeat,
+            state: args.state.as_deref(),
+            again: &args.again,
+            json: args.json,
+        }),
         Some(Command::Kubeconfig(args)) => kubeconfig::run(&kubeconfig::Kubeconfig {
             input,
             super_admin: args.super_admin,

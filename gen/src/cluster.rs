@@ -22,8 +22,8 @@ use crate::platform::Platform;
 use crate::ranges::nth_address;
 use crate::settings::Checked;
 pub use crate::settings::{
-    Addons, Args, ArtifactSources, Azure, Dns, Endpoint, Host, Images, KubernetesVersion,
-    Openstack, ServiceAccountKey,
+    Addons, Args, ArtifactSources, Azure, BaseUrl, Dhcp, Dns, Endpoint, Host, Images,
+    KubernetesVersion, Mac, Openstack, Pxe, ServiceAccountKey,
 };
 
 /// A cluster.
@@ -105,6 +105,8 @@ pub struct Cluster {
     pub azure: Option<Azure>,
     /// What is made on OpenStack, if anything is.
     pub openstack: Option<Openstack>,
+    /// How machines boot from the network, if they do.
+    pub pxe: Option<Pxe>,
 }
 
 /// What the operator lays over our configuration of other programs.
@@ -148,6 +150,8 @@ pub struct Machine {
     pub registration: Registration,
     /// What a cloud calls it.
     pub provider_id: Option<String>,
+    /// The network card that it boots from, if it was typed.
+    pub mac: Option<Mac>,
     /// What several machines with this document share, if it is for several:
     /// they come by a token, and are called by their host names.
     pub shared: Option<Shared>,
@@ -211,6 +215,7 @@ impl Cluster {
             resolve_machines: s.network.resolve_machines,
             azure: s.azure.clone(),
             openstack: s.openstack.clone(),
+            pxe: s.pxe.clone(),
         }
     }
 

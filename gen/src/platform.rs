@@ -20,6 +20,8 @@ pub enum Platform {
     Gce,
     /// OpenStack: user_data.
     Openstack,
+    /// Booting from the network: a web server.
+    Pxe,
     /// VMware vSphere: guestinfo.
     Vsphere,
     /// Anything without a limit: a disk, a web server.
@@ -49,13 +51,14 @@ pub struct Limit {
 
 impl Platform {
     /// Every platform, by name.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Aws,
         Self::Azure,
         Self::Cloudstack,
         Self::Digitalocean,
         Self::Gce,
         Self::Openstack,
+        Self::Pxe,
         Self::Vsphere,
         Self::Generic,
     ];
@@ -69,6 +72,7 @@ impl Platform {
             Self::Digitalocean => "digitalocean",
             Self::Gce => "gce",
             Self::Openstack => "openstack",
+            Self::Pxe => "pxe",
             Self::Vsphere => "vsphere",
             Self::Generic => "generic",
         }
@@ -84,7 +88,7 @@ impl Platform {
             Self::Gce => (262_144, Basis::Raw),
             Self::Openstack => (65_535, Basis::Base64),
             Self::Vsphere => (65_536, Basis::GzipBase64),
-            Self::Generic => return None,
+            Self::Pxe | Self::Generic => return None,
         };
         Some(Limit { bytes, basis })
     }

@@ -17,7 +17,7 @@ const DOCS: &str = include_str!("../../docs/settings.md");
 /// Every mapping that there can be, once.
 const COMPLETE: &str = "\
 nodes:
-- {name: m, role: master, taints: [{key: a, effect: NoSchedule}],
+- {name: m, role: master, mac: 52:54:00:00:00:01, taints: [{key: a, effect: NoSchedule}],
    files: [{path: /etc/a, content: a}],
    units: [{name: a.service, start: true, dropIns: [{name: a.conf, content: a}]}],
    hooks: {}, kubelet: {}}
@@ -28,6 +28,7 @@ pools:
    hooks: {}}
 docker: {}
 ssh: {authorizedKeys: [ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBZbfAqJaC5IZUUG35d9b9SRRvo82jvYblSpYtQtbVq1 ops]}
+pxe: {server: 'http://boot:8080', images: {amd64: {}, arm64: {}}, dhcp: {interface: eth0, network: 10.0.0.0/24}}
 azure: {subnets: [{name: a, range: 10.0.0.0/24}], sizes: {}, images: {}, pools: [{name: p}]}
 openstack: {flavors: {}, pools: [{name: p}]}
 roles:
@@ -266,6 +267,13 @@ fn the_schema_refuses_what_the_program_refuses() {
         "openstack: {image: -v}",
         "openstack: {flavors: {nodes: a}}",
         "openstack: {pools: [{count: 1}]}",
+        "nodes: [{name: m, role: master, mac: 52:54:00}]",
+        "pxe: {}",
+        "pxe: {server: boot}",
+        "pxe: {server: 'http://a', images: {amd64: {kernel: a/b}}}",
+        "pxe: {server: 'http://a', cmdline: 'a=$b'}",
+        "pxe: {server: 'http://a', dhcp: {interface: eth0}}",
+        "pxe: {server: 'http://a', dhcp: {interface: eth0, network: 10.0.0.0/24, range: 10.0.0.9}}",
     ] {
         let text = if wrong.starts_with("nod") || wrong == "name: a" {
             wrong.to_owned()

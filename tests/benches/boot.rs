@@ -141,7 +141,8 @@ fn the_peer_stands_in(cluster: &mut Cluster) -> Result<()> {
     node.write_file("/etc/systemd/system/peer.service", PEER_UNIT.as_bytes())?;
     node.sh(
         "cp /run/knode/kubelet.env /run/knode/kube-proxy.env /root/; \
-         systemctl mask knode.service; systemctl daemon-reload; systemctl enable peer.service",
+         systemctl disable knode.service; rm /etc/systemd/system/knode.service; \
+         systemctl mask knode.service; systemctl enable peer.service",
     )?;
     Ok(())
 }

@@ -56,7 +56,7 @@ pub(crate) fn from_environment(variable: &str, default: &str) -> PathBuf {
 }
 
 /// The sha256 of these parts, each with its length so that they cannot run together.
-pub(crate) fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+pub fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part.len().to_le_bytes());

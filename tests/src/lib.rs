@@ -37,6 +37,7 @@ mod fault;
 pub mod image;
 pub mod killer;
 pub mod kube;
+pub mod netboot;
 pub mod network;
 pub mod node;
 pub mod programs;

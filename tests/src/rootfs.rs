@@ -168,7 +168,7 @@ fn mmdebstrap(
 }
 
 /// The Debian mirror of the machine's own apt sources.
-fn mirror() -> Result<String> {
+pub fn mirror() -> Result<String> {
     if let Some(mirror) = env::var("KNODE_TEST_MIRROR")
         .ok()
         .filter(|it| !it.is_empty())

@@ -94,6 +94,7 @@ pub fn machines(s: &Settings, pod_cidrs: &[IpNet]) -> Vec<Machine> {
                 kubelet: kubelet(layers),
                 registration: registration(layers),
                 provider_id: typed.provider_id.clone(),
+                mac: typed.mac.as_ref().map(|mac| mac.value),
                 shared: None,
             }
         })

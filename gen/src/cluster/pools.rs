@@ -56,6 +56,7 @@ fn pool(s: &Settings, typed: &Typed) -> Machine {
         kubelet: derive::kubelet(layers),
         registration: derive::registration(layers),
         provider_id: None,
+        mac: None,
         shared: Some(Shared {
             token_ttl: typed.token_ttl.unwrap_or_else(|| token_ttl(s)),
             hosts: BTreeMap::new(),
@@ -112,6 +113,7 @@ fn by_hostname(s: &Settings, machines: &[Machine]) -> Option<Machine> {
         kubelet: first.kubelet.clone(),
         registration: first.registration,
         provider_id: None,
+        mac: None,
         shared: Some(Shared {
             token_ttl: token_ttl(s),
             hosts,

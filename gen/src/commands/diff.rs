@@ -12,6 +12,7 @@ use super::azure::Azure;
 use super::extras::Extras;
 use super::jump;
 use super::openstack::Openstack;
+use super::pxe::Pxe;
 use super::terminal;
 use crate::difference;
 use crate::landing::Landing;
@@ -41,6 +42,7 @@ pub fn run(args: &Diff<'_>) -> Result<bool> {
     let mut pki = workspace.pki()?;
     let azure = Azure::wanted(&workspace, target);
     let openstack = Openstack::wanted(&workspace, target);
+    let pxe = Pxe::wanted(&workspace, target);
     let mut text = String::new();
     for machine in workspace.cluster.documents() {
         let name = machine.name.as_str();
@@ -77,7 +79,14 @@ pub fn run(args: &Diff<'_>) -> Result<bool> {
         }
     }
     text.push_str(&extras(
-        &Extras::make(&workspace, &mut pki, azure, openstack, args.out)?,
+        &Extras::make(
+            &workspace,
+            &mut pki,
+            azure,
+            openstack,
+            pxe.as_ref(),
+            args.out,
+        )?,
         args.out,
     )?);
     for name in gone(args.out, &workspace)? {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::azure::Azure;
 use super::openstack::Openstack;
+use super::pxe::Pxe;
 use super::{kubeconfig, shared};
 use crate::cluster::{Cluster, Machine, url_host};
 use crate::inventory::{self, Form};
@@ -28,13 +29,14 @@ pub struct Extras {
 impl Extras {
     /// The operator's kubeconfigs, what tells a running cluster of bootstrap
     /// tokens, the inventories, and the way to Docker daemons where they are
-    /// exposed, and what makes machines on Azure or OpenStack with these documents. What is made for it
-    /// waits in `pki`.
+    /// exposed, what makes machines on Azure or OpenStack with these documents, and what
+    /// machines boot from the network. What is made for it waits in `pki`.
     pub fn make(
         workspace: &Workspace,
         pki: &mut Pki,
         azure: Option<Azure>,
         openstack: Option<Openstack>,
+        pxe: Option<&Pxe>,
         out: &Path,
     ) -> Result<Self> {
         let cluster = &workspace.cluster;
@@ -62,7 +64,11 @@ impl Extras {
             files.extend(made.files);
             scripts.extend(made.scripts);
         }
-        let gone = shared::gone(workspace, out)?;
+        let mut gone = shared::gone(workspace, out)?;
+        if let Some(pxe) = pxe {
+            files.extend(pxe.files(out)?);
+            gone.extend(pxe.gone(out)?);
+        }
         Ok(Self {
             files,
             scripts,

@@ -13,6 +13,7 @@ use super::extras::Extras;
 use super::jump;
 use super::openstack::Openstack;
 use super::progress::Progress;
+use super::pxe::Pxe;
 use super::terminal;
 use crate::cluster::Machine;
 use crate::out::{Change, SECRET_MODE, Stage};
@@ -49,6 +50,7 @@ pub fn run(args: &Render<'_>) -> Result<()> {
     let documents_in_all = workspace.cluster.documents().count();
     let azure = Azure::wanted(&workspace, target);
     let openstack = Openstack::wanted(&workspace, target);
+    let pxe = Pxe::wanted(&workspace, target);
     let (done, progress) = (AtomicUsize::new(0), Mutex::new(Progress::new()));
     let mut stage = documents(&workspace, &mut pki, |pki, machine, stage| {
         let material = pki.machine(&workspace.cluster, machine)?;
@@ -61,6 +63,9 @@ pub fn run(args: &Render<'_>) -> Result<()> {
         if let Some(openstack) = &openstack {
             openstack.keep(machine.name.as_str(), &bytes)?;
         }
+        if let Some(pxe) = &pxe {
+            pxe.seed(machine.name.as_str(), &bytes, args.out, stage)?;
+        }
         stage.write(path, std::mem::take(&mut *bytes), SECRET_MODE)?;
         let done = done.fetch_add(1, Ordering::Relaxed) + 1;
         // Where another thread tells it, this one goes on.
@@ -70,7 +75,15 @@ pub fn run(args: &Render<'_>) -> Result<()> {
         Ok(())
     })?;
     drop(progress);
-    Extras::make(&workspace, &mut pki, azure, openstack, args.out)?.write(&mut stage)?;
+    Extras::make(
+        &workspace,
+        &mut pki,
+        azure,
+        openstack,
+        pxe.as_ref(),
+        args.out,
+    )?
+    .write(&mut stage)?;
     pki.commit()?;
     terminal::warn(&workspace.warnings);
     for note in pki.notes() {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use units::types::Role;
 
 use super::schema::Settings;
-use super::{azure, openstack, ports, shared};
+use super::{azure, openstack, ports, pxe, shared};
 use crate::ranges::{nth_address, overlap, same_family, subnet_count};
 use crate::yaml::{At, Reader};
 
@@ -29,6 +29,7 @@ pub fn check(r: &mut Reader, s: &Settings) {
     ports::check(r, s);
     azure::check(r, s);
     openstack::check(r, s);
+    pxe::check(r, s);
 }
 
 fn names(r: &mut Reader, s: &Settings) {

@@ -8,7 +8,7 @@ use units::types::{InvalidValue, NodeName, is_dns_label};
 
 use super::schema::{Args, Images, Network, Runtime, Settings};
 use super::values::network;
-use super::{addons, artifacts, azure, etcd, members, openstack, pools, system};
+use super::{addons, artifacts, azure, etcd, members, openstack, pools, pxe, system};
 use crate::yaml::{At, Node, Object, Reader};
 
 /// The port of Docker over TLS. Source: IANA, "docker-s".
@@ -118,6 +118,9 @@ pub fn read(r: &mut Reader, root: &Node) -> Option<Settings> {
     }
     if let Some((node, path)) = o.get("openstack") {
         s.openstack = openstack::read(r, node, &path);
+    }
+    if let Some((node, path)) = o.get("pxe") {
+        s.pxe = pxe::read(r, node, &path);
     }
     s.system.roles = role_extras;
     s.system.manifests = manifests;

@@ -8,6 +8,7 @@ use units::types::{Arch, NodeName, Role, Taint, TaintEffect, is_label_value, is_
 
 use super::extras;
 use super::layer::Layer;
+use super::pxe::{self, Mac};
 use super::values::network;
 use crate::system::Extras;
 use crate::yaml::{At, Node, Reader};
@@ -29,6 +30,8 @@ pub struct Machine {
     pub arch: Arch,
     /// What a cloud calls it.
     pub provider_id: Option<String>,
+    /// The network card that it boots from.
+    pub mac: Option<At<Mac>>,
     /// Files, units, packages and scripts of its own.
     pub extras: Extras,
 }
@@ -51,6 +54,7 @@ impl Machine {
             layer: Layer::default(),
             arch: Arch::default(),
             provider_id: None,
+            mac: None,
             extras: Extras::default(),
         }
     }
@@ -73,6 +77,7 @@ pub fn machine(r: &mut Reader, node: &Node, path: &str) -> Option<Machine> {
     let layer = Layer::read(r, &mut o);
     let arch = o.read(r, "arch", Reader::parse).map(|a| a.value);
     let provider_id = o.read(r, "providerID", provider_id);
+    let mac = pxe::mac(r, &mut o);
     let extras = extras::read(r, &mut o);
     o.finish(r);
     Some(Machine {
@@ -83,6 +88,7 @@ pub fn machine(r: &mut Reader, node: &Node, path: &str) -> Option<Machine> {
         layer,
         arch: arch.unwrap_or_default(),
         provider_id: provider_id.map(|id| id.value),
+        mac,
         extras,
     })
 }

@@ -18,6 +18,7 @@ mod openstack;
 mod overrides;
 mod pools;
 mod ports;
+mod pxe;
 mod registries;
 mod schema;
 mod shared;
@@ -38,6 +39,7 @@ pub use layer::Layer;
 pub use openstack::{LoadBalancer, Openstack};
 pub use pools::{Pool, TOKEN_TTL};
 pub use ports::BALANCER;
+pub use pxe::{BaseUrl, Boot, COMMAND_LINE, Dhcp, Mac, Pxe};
 pub use schema::{Args, Images, Machine, Network, Runtime, Settings};
 pub use values::{DEFAULT_VERSION, Endpoint, Host, KubernetesVersion, ServiceAccountKey};
 

@@ -14,6 +14,7 @@ use super::etcd;
 pub use super::members::Machine;
 use super::openstack::Openstack;
 use super::pools::{NodeDocuments, Pool, Roles};
+use super::pxe::Pxe;
 use super::values::{DEFAULT_VERSION, Endpoint, Host, KubernetesVersion, ServiceAccountKey};
 use crate::format::Format;
 use crate::platform::Platform;
@@ -91,6 +92,8 @@ pub struct Settings {
     pub azure: Option<Azure>,
     /// What is made on OpenStack, if anything is.
     pub openstack: Option<Openstack>,
+    /// How machines boot from the network, if they do.
+    pub pxe: Option<Pxe>,
     /// The operating system's side.
     pub system: System,
 }
@@ -197,6 +200,7 @@ impl Default for Settings {
             artifacts: ArtifactSources::default(),
             azure: None,
             openstack: None,
+            pxe: None,
             system: System::default(),
         }
     }

@@ -7,7 +7,7 @@ use units::types::Role;
 
 use super::schema::Settings;
 use super::values::Host;
-use super::{azure, openstack};
+use super::{azure, openstack, pxe};
 use crate::report::{Finding, Report};
 
 /// Kubernetes' first release that drops containerd 1.x.
@@ -58,7 +58,9 @@ pub fn warnings(s: &Settings, source: &str) -> Report {
             "until then whoever reads the document can join machines to the cluster",
         );
     }
-    for (message, help) in azure::warnings(s).into_iter().chain(openstack::warnings(s)) {
+    let platforms = azure::warnings(s).into_iter();
+    let platforms = platforms.chain(openstack::warnings(s));
+    for (message, help) in platforms.chain(pxe::warnings(s)) {
         warn(message, help);
     }
     if !s.network.metadata_guard {

@@ -9,6 +9,7 @@ pub mod linter;
 pub mod mirror;
 pub mod openssl;
 pub mod openstack;
+pub mod served;
 
 use std::collections::BTreeMap;
 use std::fs;

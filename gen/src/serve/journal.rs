@@ -1,0 +1,366 @@
+//! The ledger on the disk: a line for each event, written and synced before
+//! the first byte of a document leaves.
+//!
+//! A thread of its own writes what came together with one sync. The file is
+//! locked for as long as it is read or written, so that several programs may
+//! have it: what others append is noted before anything is decided.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use time::OffsetDateTime;
+use tokio::sync::{mpsc, oneshot};
+
+use super::ledger::{Event, Ledger, Terms, Verdict, What};
+use crate::cluster::Mac;
+use crate::out::SECRET_MODE;
+
+/// So many questions are decided with one sync.
+const TOGETHER: usize = 1024;
+
+/// The file, and what is in it.
+#[derive(Debug)]
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+    ledger: Ledger,
+    /// Up to where the file was read.
+    known: u64,
+}
+
+impl Journal {
+    /// Opens the file, or makes one for its owner alone, and reads it. What a
+    /// loss of power left of a last line was not acted upon, and is cut off.
+    ///
+    /// # Errors
+    ///
+    /// The disk's; a line that is no event: nobody knows what it was.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create(true);
+        let file = options
+            .mode(SECRET_MODE)
+            .open(path)
+            .with_context(|| format!("opening {}", path.display()))?;
+        let mut journal = Self {
+            file,
+            path: path.to_owned(),
+            ledger: Ledger::default(),
+            known: 0,
+        };
+        journal.locked(|journal| {
+            journal.catch_up()?;
+            let length = journal.file.metadata()?.len();
+            if length > journal.known {
+                journal.file.set_len(journal.known)?;
+            }
+            journal.file.sync_all()?;
+            Ok(())
+        })?;
+        // The name of a new file is on the disk too.
+        let folder = path.parent().filter(|f| !f.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))
+            .and_then(|folder| folder.sync_all())
+            .with_context(|| format!("syncing the folder of {}", path.display()))?;
+        Ok(journal)
+    }
+
+    /// Lets machines have their documents once more.
+    pub fn allow(&mut self, macs: &[Mac]) -> Result<()> {
+        let at = OffsetDateTime::now_utc();
+        self.locked(|journal| {
+            journal.catch_up()?;
+            let lines = macs.iter().map(|mac| line(*mac, at, &What::Allowed));
+            journal.append(&lines.collect::<Result<String>>()?)?;
+            for mac in macs {
+                journal.ledger.note(*mac, at, &What::Allowed);
+            }
+            Ok(())
+        })
+    }
+
+    fn locked<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        let locked = self.file.lock();
+        locked.with_context(|| format!("locking {}", self.path.display()))?;
+        let done = work(self).with_context(|| self.path.display().to_string());
+        let unlocked = self.file.unlock();
+        let done = done?;
+        unlocked.with_context(|| format!("unlocking {}", self.path.display()))?;
+        Ok(done)
+    }
+
+    /// Takes note of whole lines that are new in the file.
+    fn catch_up(&mut self) -> Result<()> {
+        let length = self.file.metadata()?.len();
+        if length < self.known {
+            bail!("became shorter: somebody wrote over it");
+        }
+        if length == self.known {
+            return Ok(());
+        }
+        let mut text = String::new();
+        self.file.seek(SeekFrom::Start(self.known))?;
+        let mut rest = Vec::new();
+        (&self.file)
+            .take(length - self.known)
+            .read_to_end(&mut rest)?;
+        let whole = rest
+            .iter()
+            .rposition(|b| *b == b'\n')
+            .map_or(0, |at| at + 1);
+        text.push_str(std::str::from_utf8(&rest[..whole]).context("is no text")?);
+        for line in text.lines() {
+            let event: Event = serde_json::from_str(line)
+                .map_err(|e| anyhow!("{line:?} is not what happened to a document: {e}"))?;
+            let mac = event.mac.parse().map_err(|e| anyhow!("{line:?}: {e}"))?;
+            self.ledger.note(mac, event.at, &event.what);
+        }
+        self.known += whole as u64;
+        Ok(())
+    }
+
+    /// Writes lines to the disk.
+    fn append(&mut self, lines: &str) -> io::Result<()> {
+        let start = self.file.metadata()?.len();
+        let written = (&self.file)
+            .write_all(lines.as_bytes())
+            .and_then(|()| self.file.sync_data());
+        if written.is_err() {
+            // Half a line is in nobody's way.
+            self.file.set_len(start).ok();
+        }
+        written?;
+        self.known = start + lines.len() as u64;
+        Ok(())
+    }
+
+    /// Decides and writes down what came together.
+    fn decide(&mut self, asked: &[Message], terms: &Terms) -> Result<Vec<Verdict>> {
+        self.locked(|journal| {
+            journal.catch_up()?;
+            let (mut lines, mut verdicts) = (String::new(), Vec::new());
+            for message in asked {
+                let now = OffsetDateTime::now_utc();
+                let (mac, what) = match message {
+                    Message::Asked { mac, peer, .. } => {
+                        let verdict = journal.ledger.judge(*mac, *peer, now, terms);
+                        let begun = verdict == Verdict::Give;
+                        verdicts.push(verdict);
+                        if !begun {
+                            continue;
+                        }
+                        (*mac, What::Begun { peer: *peer })
+                    }
+                    Message::Sent(mac) => (*mac, What::Sent),
+                };
+                journal.ledger.note(mac, now, &what);
+                lines.push_str(&line(mac, now, &what)?);
+            }
+            if !lines.is_empty()
+                && let Err(error) = journal.append(&lines)
+            {
+                // What cannot be written down did not happen: the file tells.
+                journal.ledger = Ledger::default();
+                journal.known = 0;
+                return Err(error.into());
+            }
+            Ok(verdicts)
+        })
+    }
+}
+
+fn line(mac: Mac, at: OffsetDateTime, what: &What) -> Result<String> {
+    let event = Event {
+        at,
+        mac: mac.to_string(),
+        what: what.clone(),
+    };
+    Ok(format!("{}\n", serde_json::to_string(&event)?))
+}
+
+#[derive(Debug)]
+enum Message {
+    Asked {
+        mac: Mac,
+        peer: IpAddr,
+        reply: oneshot::Sender<Result<Verdict, String>>,
+    },
+    Sent(Mac),
+}
+
+/// The thread that has the journal.
+#[derive(Debug)]
+pub struct Keeper {
+    thread: JoinHandle<()>,
+    clerk: Clerk,
+}
+
+/// The way to that thread.
+#[derive(Debug, Clone)]
+pub struct Clerk(mpsc::UnboundedSender<Message>);
+
+impl Keeper {
+    /// Starts it.
+    pub fn start(journal: Journal, terms: Terms) -> Result<Self> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let thread = thread::Builder::new()
+            .name("journal".to_owned())
+            .spawn(move || keep(journal, receiver, terms))
+            .context("starting a thread for the journal")?;
+        Ok(Self {
+            thread,
+            clerk: Clerk(sender),
+        })
+    }
+
+    /// A way to it.
+    pub fn clerk(&self) -> Clerk {
+        self.clerk.clone()
+    }
+
+    /// Ends it, once all ways to it are gone and all is written.
+    pub fn end(self) -> Result<()> {
+        drop(self.clerk);
+        let joined = self.thread.join();
+        joined.map_err(|_| anyhow!("the journal's thread panicked"))
+    }
+}
+
+impl Clerk {
+    /// Whether `peer`, who says to be this machine, gets its document. That it
+    /// does is on the disk by then.
+    ///
+    /// # Errors
+    ///
+    /// In words: why nothing can be written down, so that nothing is given.
+    pub async fn ask(&self, mac: Mac, peer: IpAddr) -> Result<Verdict, String> {
+        let (reply, answer) = oneshot::channel();
+        let gone = |_| "the journal's thread has ended".to_owned();
+        self.0
+            .send(Message::Asked { mac, peer, reply })
+            .map_err(|_| gone(()))?;
+        answer.await.map_err(|_| gone(()))?
+    }
+
+    /// Its document was sent to its end.
+    pub fn sent(&self, mac: Mac) {
+        // At the end of the program it may be sent again, which is the lesser
+        // evil.
+        drop(self.0.send(Message::Sent(mac)));
+    }
+}
+
+fn keep(mut journal: Journal, mut receiver: mpsc::UnboundedReceiver<Message>, terms: Terms) {
+    while let Some(first) = receiver.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < TOGETHER
+            && let Ok(next) = receiver.try_recv()
+        {
+            batch.push(next);
+        }
+        let decided = journal.decide(&batch, &terms);
+        let replies = batch.into_iter().filter_map(|message| match message {
+            Message::Asked { reply, .. } => Some(reply),
+            Message::Sent(_) => None,
+        });
+        match decided {
+            Ok(verdicts) => {
+                for (reply, verdict) in replies.zip(verdicts) {
+                    // Who asked may be gone.
+                    drop(reply.send(Ok(verdict)));
+                }
+            }
+            Err(error) => {
+                for reply in replies {
+                    drop(reply.send(Err(format!("{error:#}"))));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Duration;
+
+    fn terms() -> Terms {
+        Terms {
+            since: OffsetDateTime::now_utc(),
+            window: Duration::from_hours(1),
+            again: Duration::ZERO,
+        }
+    }
+
+    fn mac(last: u8) -> Mac {
+        format!("52:54:00:00:00:{last:02x}").parse().unwrap()
+    }
+
+    fn asked(last: u8) -> (Message, oneshot::Receiver<Result<Verdict, String>>) {
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Asked {
+            mac: mac(last),
+            peer: IpAddr::from([10, 0, 0, last]),
+            reply,
+        };
+        (message, answer)
+    }
+
+    fn verdicts(journal: &mut Journal, which: &[u8]) -> Vec<Verdict> {
+        let messages: Vec<Message> = which.iter().map(|last| asked(*last).0).collect();
+        journal.decide(&messages, &terms()).unwrap()
+    }
+
+    #[test]
+    fn what_was_given_is_known_after_a_restart_and_to_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("served.jsonl");
+        let mut journal = Journal::open(&path).unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let mut other = Journal::open(&path).unwrap();
+        let given = verdicts(&mut journal, &[1, 2, 1]);
+        assert_eq!(
+            given,
+            [Verdict::Give, Verdict::Give, Verdict::GiveAgain],
+            "one who asks twice at once has it once"
+        );
+        journal.decide(&[Message::Sent(mac(1))], &terms()).unwrap();
+        for journal in [&mut other, &mut Journal::open(&path).unwrap()] {
+            assert!(matches!(verdicts(journal, &[1])[..], [Verdict::Refuse(_)]));
+            assert_eq!(verdicts(journal, &[2]), [Verdict::GiveAgain]);
+        }
+        other.allow(&[mac(1)]).unwrap();
+        assert_eq!(verdicts(&mut journal, &[1]), [Verdict::Give]);
+        assert_eq!(verdicts(&mut other, &[1]), [Verdict::GiveAgain]);
+    }
+
+    #[test]
+    fn half_a_line_is_cut_off_and_nonsense_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("served.jsonl");
+        let mut journal = Journal::open(&path).unwrap();
+        verdicts(&mut journal, &[1]);
+        let whole = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{whole}{{\"at\":\"20")).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+        assert_eq!(verdicts(&mut journal, &[1]), [Verdict::GiveAgain]);
+        std::fs::write(&path, "nonsense\n").unwrap();
+        let error = format!("{:#}", Journal::open(&path).unwrap_err());
+        assert!(
+            error.contains("\"nonsense\" is not what happened"),
+            "{error}"
+        );
+        // Nothing is given on the word of a file that somebody emptied.
+        std::fs::write(&path, "").unwrap();
+        let error = journal.decide(&[asked(1).0], &terms()).unwrap_err();
+        assert!(format!("{error:#}").contains("became shorter"), "{error:#}");
+    }
+}

@@ -1,0 +1,154 @@
+//! A machine in QEMU on a network's bridge, and what it says on its serial console.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::command::run;
+use tests::network::{BRIDGE, Network};
+use tests::wait;
+
+/// What is asked for on a Debian machine with QEMU.
+pub const UEFI: &str = "/usr/share/ovmf/OVMF.fd";
+
+/// The machine; dropping it turns it off.
+#[derive(Debug)]
+pub struct Machine {
+    child: Child,
+    console: PathBuf,
+}
+
+impl Machine {
+    /// Turns on a machine with this much memory (MiB), whose network card is called
+    /// `name` on the bridge; `more` are QEMU's flags for what it boots.
+    pub fn start(
+        network: &Network,
+        (name, mac): (&str, &str),
+        memory: u32,
+        more: &[String],
+        folder: &Path,
+    ) -> Result<Self> {
+        for arguments in [
+            &["tuntap", "add", name, "mode", "tap"][..],
+            &["link", "set", name, "master", BRIDGE],
+            &["link", "set", name, "up"],
+        ] {
+            run(network.command("ip").args(arguments))?;
+        }
+        let console = folder.join("console");
+        let mut qemu = network.command("qemu-system-x86_64");
+        // Without -cx16 the kernel stops at QEMU's emulation of cmpxchg16b.
+        qemu.args("-accel tcg,thread=multi -smp 2 -cpu max,-cx16".split(' '))
+            .args("-nodefaults -no-user-config -no-reboot -display none".split(' '))
+            .args(["-monitor", "none", "-m", &memory.to_string(), "-netdev"])
+            .arg(format!("tap,id=n0,ifname={name},script=no,downscript=no"))
+            .arg("-device")
+            .arg(format!("virtio-net-pci,netdev=n0,mac={mac},romfile="))
+            .args(["-device", "virtio-rng-pci", "-serial"])
+            .arg(format!("file:{}", console.display()))
+            .args(more);
+        let log = File::create(folder.join("qemu.log"))?;
+        let child = qemu
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("starting QEMU")?;
+        Ok(Self { child, console })
+    }
+
+    /// What the machine wrote to its serial console.
+    pub fn console(&self) -> String {
+        let bytes = fs::read(&self.console).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits for a line that has all of these in it.
+    pub fn says(&mut self, parts: &[&str], limit: Duration) -> Result<String> {
+        let what = format!("a line on the console with {parts:?}");
+        let told = wait::until(&what, limit, || {
+            ensure!(self.child.try_wait()?.is_none(), "QEMU ended");
+            let console = self.console();
+            let mut lines = console.lines();
+            let line = lines.find(|line| parts.iter().all(|part| line.contains(part)));
+            Ok(line.map(str::to_owned))
+        });
+        told.with_context(|| {
+            let console = self.console();
+            let lines: Vec<&str> = console.lines().collect();
+            lines[lines.len().saturating_sub(60)..].join("\n")
+        })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Addresses for machines on the bridge: this card gets this address.
+#[derive(Debug)]
+pub struct Dhcp(Child);
+
+impl Dhcp {
+    /// Starts dnsmasq.
+    pub fn start(network: &Network, mac: &str, address: &str, folder: &Path) -> Result<Self> {
+        let mut dnsmasq = network.command("dnsmasq");
+        dnsmasq
+            .args([
+                "--keep-in-foreground",
+                "--conf-file=/dev/null",
+                "--user=root",
+                "--port=0",
+            ])
+            .args(["--pid-file", "--log-facility=-"])
+            .arg(format!("--interface={BRIDGE}"))
+            .arg("--dhcp-range=10.99.0.100,10.99.0.199")
+            .arg(format!("--dhcp-host={mac},{address}"))
+            .arg(format!(
+                "--dhcp-leasefile={}",
+                folder.join("leases").display()
+            ));
+        let log = File::create(folder.join("dnsmasq.log"))?;
+        dnsmasq
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        Ok(Self(dnsmasq.spawn().context("starting dnsmasq")?))
+    }
+}
+
+impl Drop for Dhcp {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// QEMU's flags for a disk of the machine's own, larger than the image it begins as.
+pub fn disk(image: &Path, folder: &Path) -> Result<Vec<String>> {
+    let own = folder.join("disk.qcow2");
+    run(Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
+        .args([image, &own])
+        .arg("6G"))?;
+    let drive = format!("file={},format=qcow2,if=virtio", own.display());
+    Ok(vec!["-drive".to_owned(), drive])
+}
+
+/// QEMU's flags for a CD with a folder's files.
+pub fn cd(label: &str, files: &Path, folder: &Path) -> Result<Vec<String>> {
+    let iso = folder.join("seed.iso");
+    run(Command::new("genisoimage")
+        .args([
+            "-quiet", "-joliet", "-rock", "-udf", "-volid", label, "-output",
+        ])
+        .args([&iso, files]))?;
+    let drive = format!("file={},format=raw,media=cdrom,readonly=on", iso.display());
+    Ok(vec!["-drive".to_owned(), drive])
+}

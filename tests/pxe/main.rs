@@ -1,0 +1,244 @@
+//! A machine with nothing on its disk boots from the network by iPXE, a real
+//! dnsmasq and `kgen serve`, as docs/pxe.md says: its own script by its network
+//! card, an image that runs in RAM, its document by cloud-init, and knode, which
+//! systemd starts. (P53)
+
+mod machine;
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use machine::Machine;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tests::cluster::{Cluster, Machine as Typed};
+use tests::{netboot, report, wait};
+
+const MACHINES: [Typed; 2] = [
+    Typed {
+        name: "master",
+        role: "master",
+    },
+    Typed {
+        name: "node-1",
+        role: "node",
+    },
+];
+const MACS: [&str; 2] = ["52:54:00:00:63:0b", "52:54:00:00:63:0c"];
+/// Nobody's.
+const STRANGER: &str = "52:54:00:00:63:ff";
+/// In software emulation, and with others on the same machine.
+const BOOT: Duration = Duration::from_secs(900);
+const SOON: Duration = Duration::from_secs(60);
+
+/// A program that ends with this value.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[test]
+fn a_machine_boots_from_the_network() -> Result<()> {
+    const NAME: &str = "a_machine_boots_from_the_network";
+    if let Some(reason) = missing() {
+        report::skip(NAME, &reason);
+        return Ok(());
+    }
+    let cluster = Cluster::new(&MACHINES)?;
+    settings(&cluster)?;
+    let out = cluster.path("out");
+    cluster.kgen(&["render", "-o", "out"])?.ok()?;
+    let files = netboot::files()?;
+    let network = cluster.network();
+
+    // What may change where it is tested: iPXE's programs, and who runs it.
+    let mut dnsmasq = network.command("dnsmasq");
+    let log = cluster.path("dnsmasq.log");
+    dnsmasq
+        .arg("--keep-in-foreground")
+        .arg(format!(
+            "--conf-file={}",
+            out.join("pxe/dnsmasq.conf").display()
+        ))
+        .args(["--user=root", "--pid-file"])
+        .arg(format!("--log-facility={}", log.display()))
+        .arg(format!(
+            "--dhcp-leasefile={}",
+            cluster.path("leases").display()
+        ));
+    let _dnsmasq = Running(start(&mut dnsmasq, &cluster.path("dnsmasq.out"))?);
+    let audit = cluster.path("audit");
+    let mut serve = network.command(&cluster.programs().kgen);
+    serve
+        .args(["serve", "--json", "--from"])
+        .arg(out.join("pxe"))
+        .arg("--images")
+        .arg(&files.folder)
+        .stderr(Stdio::inherit());
+    let serve = Running(start(&mut serve, &audit)?);
+
+    stranger(&cluster, &audit)?;
+    let folder = tempfile::tempdir()?;
+    let mut machine = Machine::start(network, "listed", MACS[1], folder.path())?;
+    let outcome = boots(&cluster, &mut machine, &audit);
+    if outcome.is_err() {
+        let told = fs::read_to_string(&log).unwrap_or_default();
+        eprintln!("{told}\n{}", fs::read_to_string(&audit).unwrap_or_default());
+        eprintln!("{}", machine.console()?);
+    }
+    outcome?;
+    drop(machine);
+
+    // It ends as it is told to.
+    let mut serve = serve;
+    kill(Pid::from_raw(serve.0.id().cast_signed()), Signal::SIGTERM)?;
+    ensure!(serve.0.wait()?.success(), "kgen serve did not end well");
+    Ok(())
+}
+
+/// A machine that nobody listed is told so, asks again, and gets nothing.
+fn stranger(cluster: &Cluster, audit: &Path) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let machine = Machine::start(cluster.network(), "stranger", STRANGER, folder.path())?;
+    let own = format!("GET /{}.ipxe", STRANGER.replace(':', "-"));
+    wait::until("a stranger that asks again", BOOT, || {
+        let lines = lines(audit)?;
+        let asked: Vec<&Value> = lines.iter().filter(|l| l["request"] == own).collect();
+        // By two names of the card, in each of two rounds.
+        Ok((asked.len() >= 4).then_some(()))
+    })?;
+    let about = format!("no machine of test has the network card {STRANGER}");
+    for line in lines(audit)?.iter().filter(|line| line["request"] == own) {
+        ensure!(line["status"] == 404 && line["outcome"] == about, "{line}");
+    }
+    drop(machine);
+    Ok(())
+}
+
+fn boots(cluster: &Cluster, machine: &mut Machine, audit: &Path) -> Result<()> {
+    let asked = |path: &str, limit| {
+        wait::until(&format!("{path} served"), limit, || {
+            let lines = lines(audit)?;
+            let whole = |line: &Value| {
+                line["request"] == format!("GET {path}") && line["outcome"] == "sent"
+            };
+            Ok(lines.into_iter().find(whole))
+        })
+    };
+    let own = MACS[1].replace(':', "-");
+    asked("/boot.ipxe", BOOT)?;
+    let script = asked(&format!("/{own}.ipxe"), SOON)?;
+    ensure!(script["machine"] == "node-1", "{script}");
+    // The address that the settings say.
+    let peer = script["peer"].as_str().unwrap_or_default();
+    ensure!(peer.starts_with("10.99.0.12:"), "{script}");
+    asked("/vmlinuz", BOOT)?;
+    asked("/initrd.img", BOOT)?;
+    asked(&format!("/{own}/meta-data"), BOOT)?;
+    let document = asked(&format!("/{own}/user-data"), SOON)?;
+    ensure!(document["status"] == 200, "{document}");
+    // The document is in force: knode was fetched, and is started by systemd.
+    let told = machine.says(
+        &["Starting", "knode.service", "Kubernetes node agent"],
+        BOOT,
+    )?;
+    println!("{told}");
+
+    // Nothing was asked for in vain, and the document is gone.
+    let lines = lines(audit)?;
+    let listed = |line: &&Value| line["machine"] == "node-1";
+    let refused = lines
+        .iter()
+        .filter(listed)
+        .filter(|line| line["status"] != 200);
+    let refused: Vec<&Value> = refused.collect();
+    ensure!(refused.is_empty(), "{refused:#?}");
+    let url = format!(
+        "http://{}:8080/{own}/user-data",
+        cluster.network().gateway()
+    );
+    let mut curl = cluster.network().command("curl");
+    curl.args([
+        "--silent",
+        "--noproxy",
+        "*",
+        "--write-out",
+        "%{http_code}",
+        &url,
+    ]);
+    let said = String::from_utf8(curl.output()?.stdout)?;
+    ensure!(said.ends_with("410"), "{said}");
+    Ok(())
+}
+
+/// Every line about requests.
+fn lines(audit: &Path) -> Result<Vec<Value>> {
+    let text = fs::read_to_string(audit).context("reading about requests")?;
+    // The last one may be on its way.
+    let whole = text
+        .split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'));
+    whole
+        .map(|line| serde_json::from_str(line).with_context(|| line.to_owned()))
+        .collect()
+}
+
+/// The harness' settings for machines that boot from the network.
+fn settings(cluster: &Cluster) -> Result<()> {
+    let gateway = cluster.network().gateway();
+    cluster.configure(&format!(
+        "platform: pxe\n\
+         format: cloud-init\n\
+         pxe:\n  \
+           server: http://{gateway}:8080\n  \
+           cmdline: console=ttyS0\n  \
+           dhcp: {{interface: br0, network: 10.99.0.0/24, range: 10.99.0.100-10.99.0.199}}\n"
+    ))?;
+    let path = cluster.path("cluster.yaml");
+    let mut text = fs::read_to_string(&path)?;
+    for (machine, mac) in MACHINES.iter().zip(MACS) {
+        let role = format!("role: {},", machine.role);
+        ensure!(text.contains(&role), "the settings have no {role}");
+        text = text.replace(&role, &format!("{role} mac: '{mac}',"));
+    }
+    fs::write(&path, text).context("writing the settings")
+}
+
+fn start(command: &mut Command, out: &Path) -> Result<Child> {
+    let name = format!("starting {command:?}");
+    let out = File::create(out)?;
+    command.stdin(Stdio::null()).stdout(out.try_clone()?);
+    command.spawn().context(name)
+}
+
+/// What keeps a machine from booting here.
+fn missing() -> Option<String> {
+    if let Some(reason) = report::nodes_missing() {
+        return Some(reason);
+    }
+    if !cfg!(target_arch = "x86_64") {
+        return Some("the machine is one of x86_64".to_owned());
+    }
+    let absent = |program: &&str| {
+        let version = Command::new(program).arg("--version").output();
+        version.is_err()
+    };
+    let programs = ["qemu-system-x86_64", "dnsmasq", "cpio", "zstd"];
+    let absent: Vec<&str> = programs.into_iter().filter(absent).collect();
+    if !absent.is_empty() {
+        return Some(format!("not installed: {}", absent.join(", ")));
+    }
+    let rom = Path::new("/usr/lib/ipxe/qemu/pxe-virtio.rom");
+    let tun = Path::new("/dev/net/tun");
+    let needed = [rom, tun].into_iter().find(|path| !path.exists())?;
+    Some(format!("there is no {}", needed.display()))
+}
