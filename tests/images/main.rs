@@ -119,6 +119,7 @@ fn catalogue(folder: &Path) -> Result<Catalogue> {
 }
 
 #[test]
+#[ignore = "has not been seen whole yet: ten minutes of building, then three machines"]
 fn two_builds_have_the_same_bytes() -> Result<()> {
     with_images(
         "two_builds_have_the_same_bytes",
@@ -154,6 +155,7 @@ fn two_builds_have_the_same_bytes() -> Result<()> {
 }
 
 #[test]
+#[ignore = "has not been seen whole yet: ten minutes of building, then three machines"]
 fn a_machine_without_a_disk_runs_from_ram() -> Result<()> {
     with_images(
         "a_machine_without_a_disk_runs_from_ram",
@@ -194,6 +196,7 @@ fn a_machine_without_a_disk_runs_from_ram() -> Result<()> {
 }
 
 #[test]
+#[ignore = "has not been seen whole yet: ten minutes of building, then three machines"]
 fn a_disk_finds_openstacks_config_drive() -> Result<()> {
     with_images(
         "a_disk_finds_openstacks_config_drive",
@@ -230,6 +233,7 @@ fn a_disk_finds_openstacks_config_drive() -> Result<()> {
 }
 
 #[test]
+#[ignore = "has not been seen whole yet: ten minutes of building, then three machines"]
 fn a_disk_finds_azures_document() -> Result<()> {
     with_images("a_disk_finds_azures_document", |cluster, images, folder| {
         let drive = folder.join("drive");
