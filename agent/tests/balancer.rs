@@ -6,6 +6,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use common::Namespace;
@@ -68,6 +69,7 @@ struct Server {
     ready: Arc<AtomicBool>,
     served: Arc<AtomicUsize>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Server {
@@ -83,12 +85,13 @@ impl Server {
             ready: Arc::new(AtomicBool::new(true)),
             served: Arc::default(),
             streams: Arc::default(),
+            thread: Mutex::default(),
         };
         let name = server.address.to_string();
         let config = Arc::clone(&authority.server);
         let (up, ready) = (Arc::clone(&server.up), Arc::clone(&server.ready));
         let (served, streams) = (Arc::clone(&server.served), Arc::clone(&server.streams));
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if !up.load(Ordering::SeqCst) {
                     return;
@@ -103,6 +106,7 @@ impl Server {
                 });
             }
         });
+        *server.thread.lock().unwrap() = Some(thread);
         server
     }
 
@@ -113,7 +117,13 @@ impl Server {
     /// As a killed process: the port is closed, and every connection reset.
     fn stop(&self) {
         if self.up.swap(false, Ordering::SeqCst) {
-            let _woken = TcpStream::connect_timeout(&self.address, Duration::from_millis(200));
+            let woken = TcpStream::connect_timeout(&self.address, Duration::from_millis(200));
+            // Whoever comes before the port is closed would find a server and no answer.
+            // One that cannot be reached any more is found by nobody.
+            let thread = self.thread.lock().unwrap().take().filter(|_| woken.is_ok());
+            if let Some(thread) = thread {
+                thread.join().unwrap();
+            }
             for stream in self.streams.lock().unwrap().drain(..) {
                 let _gone = stream.shutdown(Shutdown::Both);
             }
