@@ -382,7 +382,7 @@ enum RoutesCommand {
 /// At which router, and with whose credentials.
 #[derive(Debug, Args)]
 struct RoutesArgs {
-    /// A cloud of clouds.yaml; none: that of OS_CLOUD, or the variables OS_…
+    /// A cloud of clouds.yaml; none: that of OS_CLOUD, or the variables OS_*
     #[arg(long, value_name = "CLOUD")]
     os_cloud: Option<String>,
 
