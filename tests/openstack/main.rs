@@ -320,7 +320,7 @@ fn a_load_balancer_and_a_pool() -> Result<()> {
             .context("no pool")?;
         let disk = &pool["block_device_mapping_v2"][0];
         ensure!(
-            disk["volume_size"] == 40 && disk["boot_index"] == 0,
+            disk["volume_size"] == 40 && disk["boot_index"] == "0",
             "{pool}"
         );
         ensure!(servers.len() == 2, "{}", servers.len());
