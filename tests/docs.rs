@@ -289,22 +289,21 @@ fn the_settings_in_the_documentation_are_valid() -> Result<()> {
     Ok(())
 }
 
-/// The page's settings make what its commands name; those that ask a cluster or
-/// Azure itself are not run.
-#[test]
-fn a_cluster_on_azure_as_its_page_says() -> Result<()> {
+/// The page's settings make what its commands name in this folder; those that ask
+/// a cluster or its platform are not run.
+fn as_the_page_says(page: &str, folder: &str, asks: &[&str]) -> Result<()> {
     let programs = Programs::build()?;
-    let page = fs::read_to_string(Path::new(ROOT).join("docs/azure.md"))?;
+    let page = fs::read_to_string(Path::new(ROOT).join(page))?;
     let commands = blocks(&page, "sh").join("\n");
     let ours: Vec<&str> = commands
         .lines()
-        .filter(|line| line.starts_with("kgen ") && !line.starts_with("kgen wait"))
+        .filter(|line| line.starts_with("kgen ") && !asks.iter().any(|ask| line.starts_with(ask)))
         .collect();
     ensure!(ours.len() >= 3, "too few kgen lines: {commands}");
     let named: Vec<&str> = commands
         .split_whitespace()
         .map(|word| word.trim_start_matches('@'))
-        .filter(|word| word.starts_with("out/azure/"))
+        .filter(|word| word.starts_with(folder))
         .collect();
     ensure!(named.len() >= 4, "too few files: {commands}");
     let settings = blocks(&page, "yaml");
@@ -326,38 +325,16 @@ fn a_cluster_on_azure_as_its_page_says() -> Result<()> {
     Ok(())
 }
 
-/// The same for OpenStack; tests/openstack runs its scripts.
+#[test]
+fn a_cluster_on_azure_as_its_page_says() -> Result<()> {
+    as_the_page_says("docs/azure.md", "out/azure/", &["kgen wait"])
+}
+
+/// tests/openstack runs its scripts.
 #[test]
 fn a_cluster_on_openstack_as_its_page_says() -> Result<()> {
-    let programs = Programs::build()?;
-    let page = fs::read_to_string(Path::new(ROOT).join("docs/openstack.md"))?;
-    let commands = blocks(&page, "sh").join("\n");
-    let asks = |line: &&str| line.starts_with("kgen wait") || line.starts_with("kgen openstack");
-    let ours: Vec<&str> = commands
-        .lines()
-        .filter(|line| line.starts_with("kgen ") && !asks(line))
-        .collect();
-    ensure!(ours.len() >= 3, "too few kgen lines: {commands}");
-    let named: Vec<&str> = commands
-        .split_whitespace()
-        .filter(|word| word.starts_with("out/openstack/"))
-        .collect();
-    ensure!(named.len() >= 4, "too few files: {commands}");
-    for block in blocks(&page, "yaml") {
-        let folder = tempfile::tempdir()?;
-        for (file, text) in BESIDE {
-            fs::write(folder.path().join(file), text)?;
-        }
-        fs::write(folder.path().join("cluster.yaml"), block)?;
-        for line in &ours {
-            let output = sh(line, folder.path(), &programs)?;
-            output.ok().with_context(|| (*line).to_owned())?;
-        }
-        for file in &named {
-            ensure!(folder.path().join(file).exists(), "{file} was not made");
-        }
-    }
-    Ok(())
+    let asks = ["kgen wait", "kgen openstack"];
+    as_the_page_says("docs/openstack.md", "out/openstack/", &asks)
 }
 
 /// The page's settings make what its commands name; dnsmasq tries its own, and

@@ -4,37 +4,12 @@
 mod common;
 
 use common::azure::{documented, small};
-use common::{CERTIFICATE, Folder, PUBLIC_KEY};
-
-/// Runs `kgen render`, which has to refuse and write nothing; what it said.
-fn refused(settings: &str) -> String {
-    let folder = Folder::with(settings);
-    common::beside(&folder);
-    let before = folder.tree();
-    let output = folder
-        .kgen()
-        .args(["render", "-o", "out"])
-        .output()
-        .unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{settings}: {told}");
-    assert_eq!(folder.tree(), before, "{settings} wrote something");
-    told
-}
-
-fn check(settings: &str, parts: &[&str]) {
-    // Long lines are broken where they are shown.
-    let told = refused(settings);
-    let flat = told.split_whitespace().collect::<Vec<_>>().join(" ");
-    for part in parts {
-        assert!(flat.contains(part), "{part}\n{settings}\n{told}");
-    }
-}
+use common::{CERTIFICATE, Folder, PUBLIC_KEY, refused, refused_with};
 
 #[test]
 fn addresses_that_no_machine_can_have() {
     let at = |address: &str| small("", "").replace("10.0.0.11", address);
-    check(
+    refused_with(
         &at("10.1.0.11"),
         &[
             "[cluster.yaml:9:34]",
@@ -49,7 +24,7 @@ fn addresses_that_no_machine_can_have() {
         "10.0.0.3",
         "10.0.15.255",
     ] {
-        check(
+        refused_with(
             &at(address),
             &[
                 "[cluster.yaml:9:34]",
@@ -57,21 +32,21 @@ fn addresses_that_no_machine_can_have() {
             ],
         );
     }
-    check(&at("fd00::1"), &["nodes[1].address: fd00::1 is IPv6"]);
-    check(
+    refused_with(&at("fd00::1"), &["nodes[1].address: fd00::1 is IPv6"]);
+    refused_with(
         &small("", "").replace(", address: 10.0.0.11", ""),
         &["nodes[1].address: missing", "keeps one address of a subnet"],
     );
     let internal = |address: &str| small(&format!("apiAddress: {address}"), "");
-    check(
+    refused_with(
         &internal("10.0.0.11"),
         &["nodes[1].address: 10.0.0.11 is the load balancer's (azure.apiAddress)"],
     );
-    check(
+    refused_with(
         &internal("10.0.0.3"),
         &["[cluster.yaml:6:", "azure.apiAddress: Azure keeps 10.0.0.3"],
     );
-    check(
+    refused_with(
         &internal("10.9.0.1"),
         &["azure.apiAddress: 10.9.0.1 is in no subnet"],
     );
@@ -106,7 +81,7 @@ fn ranges_that_do_not_fit() {
             "too small: Azure keeps five addresses",
         ),
     ] {
-        check(&small(azure, ""), &["[cluster.yaml:6:", told]);
+        refused_with(&small(azure, ""), &["[cluster.yaml:6:", told]);
     }
 }
 
@@ -134,15 +109,15 @@ fn names_that_azure_refuses() {
         ("sshFrom: [internet]", "is not a network in CIDR notation"),
         ("regions: [a]", "azure.regions: unknown key"),
     ] {
-        check(&small(azure, ""), &["[cluster.yaml:6:", told]);
+        refused_with(&small(azure, ""), &["[cluster.yaml:6:", told]);
     }
     let long = "a".repeat(60);
-    check(
+    refused_with(
         &small("", "").replace("name: small", &format!("name: {long}")),
         &["60 bytes, at most 59"],
     );
     let pool = "b".repeat(58);
-    check(
+    refused_with(
         &small("", &format!("pools: [{{name: {pool}}}]\n")),
         &[
             "pools[0].name: Azure refuses names of machines",
@@ -206,7 +181,7 @@ fn settings_that_do_not_go_together() {
             "endpoint: machines would come to it from outside",
         ),
     ] {
-        check(&small(azure, more), &["[cluster.yaml:", told]);
+        refused_with(&small(azure, more), &["[cluster.yaml:", told]);
     }
     // With a balancer, or open to all, they come in.
     let endpoint = "endpoint: 'https://here.westeurope.cloudapp.azure.com'\n";
@@ -222,7 +197,7 @@ fn settings_that_do_not_go_together() {
 #[test]
 fn machines_have_keys_that_azure_takes() {
     let none = small("", "").replace(&format!("ssh: {{authorizedKeys: ['{PUBLIC_KEY}']}}\n"), "");
-    check(
+    refused_with(
         &none,
         &[
             "ssh.authorizedKeys: no key that Azure takes",
@@ -240,7 +215,7 @@ fn documents_over_the_limit_are_told_with_their_parts() {
         .map(|i: u32| format!("{:x}", i.wrapping_mul(2_654_435_761)))
         .collect();
     let settings = small("", &format!("kubelet: {{config: {{a: '{blob}'}}}}\n"));
-    check(
+    refused_with(
         &settings,
         &[
             "user-data of m: ",
@@ -259,7 +234,7 @@ fn more_machines_than_a_template_takes() {
             "- {{name: n-{i}, role: node, address: 10.0.4.{i}}}\n"
         ));
     }
-    check(
+    refused_with(
         &settings,
         &[
             "azure: a template takes 255 documents, and these are 256",

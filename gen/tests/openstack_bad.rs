@@ -3,29 +3,8 @@
 
 mod common;
 
-use common::Folder;
 use common::openstack::{documented, small};
-
-/// Runs `kgen render`, which has to refuse and write nothing; what it said has
-/// to have all parts.
-fn check(settings: &str, parts: &[&str]) {
-    let folder = Folder::with(settings);
-    common::beside(&folder);
-    let before = folder.tree();
-    let output = folder
-        .kgen()
-        .args(["render", "-o", "out"])
-        .output()
-        .unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{settings}: {told}");
-    assert_eq!(folder.tree(), before, "{settings} wrote something");
-    // Long lines are broken where they are shown.
-    let flat = told.split_whitespace().collect::<Vec<_>>().join(" ");
-    for part in parts {
-        assert!(flat.contains(part), "{part}\n{settings}\n{told}");
-    }
-}
+use common::{Folder, refused_with};
 
 #[test]
 fn addresses_that_no_machine_can_have() {
@@ -38,12 +17,12 @@ fn addresses_that_no_machine_can_have() {
         ("10.0.0.128", "10.0.0.128 is handed out to whoever asks"),
         ("fd00::1", "fd00::1 is IPv6"),
     ] {
-        check(
+        refused_with(
             &at(address),
             &["[cluster.yaml:8:34]", &format!("nodes[1].address: {why}")],
         );
     }
-    check(
+    refused_with(
         &small("", "").replace(", address: 10.0.0.11", ""),
         &[
             "nodes[1].address: missing",
@@ -57,7 +36,7 @@ fn addresses_that_no_machine_can_have() {
     Folder::with(&there("").replace("10.0.0.11", "10.9.0.1")).run(&["validate"]);
     Folder::with(&there(", cidr: 10.0.0.0/24").replace("10.0.0.11", "10.0.0.200"))
         .run(&["validate"]);
-    check(
+    refused_with(
         &there(", cidr: 10.9.0.0/24"),
         &[
             "10.0.0.11 is not in the subnet",
@@ -127,20 +106,20 @@ fn ranges_and_names_that_clash() {
             vec!["openstack.flavor: unknown key", "flavors"],
         ),
     ] {
-        check(&small(openstack, ""), &parts);
+        refused_with(&small(openstack, ""), &parts);
     }
     let called = |name: &str| small("", "").replace("name: small", &format!("name: {name}"));
-    check(
+    refused_with(
         &called(&"a".repeat(48)),
         &["does not fit into Neutron's tags: 48 bytes, at most 47"],
     );
-    check(&called("1st"), &["begins with a digit"]);
+    refused_with(&called("1st"), &["begins with a digit"]);
     let pool = small("pools: [{name: n, count: 2}]", "pools: [{name: n}]\n");
-    check(
+    refused_with(
         &pool.replace("name: n, role", "name: n-2, role"),
         &["n-2 of this pool is in nodes too"],
     );
-    check(
+    refused_with(
         &documented()[0].replace("balancer: true\n", ""),
         &["machines would come to it from outside", "balancer: true"],
     );
@@ -148,7 +127,7 @@ fn ranges_and_names_that_clash() {
 
 #[test]
 fn documents_that_do_not_get_through() {
-    check(
+    refused_with(
         &small("", "gzip: true\n"),
         &["gzip: Heat and the openstack client take documents for text"],
     );

@@ -6,7 +6,7 @@ mod common;
 use std::fs;
 use std::process::{Command, Stdio};
 
-use common::{Folder, PUBLIC_KEY};
+use common::{Folder, PUBLIC_KEY, refused_with};
 
 const DHCP: &str =
     "dhcp: {interface: eth0, network: 10.0.0.0/24, range: 10.0.0.100-10.0.0.199, router: 10.0.0.1}";
@@ -247,47 +247,28 @@ fn dnsmasq_takes_its_configuration() {
     }
 }
 
-/// Runs `kgen render`, which has to refuse and write nothing.
-fn check(settings: &str, parts: &[&str]) {
-    let folder = Folder::with(settings);
-    common::beside(&folder);
-    let before = folder.tree();
-    let output = folder
-        .kgen()
-        .args(["render", "-o", "out"])
-        .output()
-        .unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{settings}: {told}");
-    assert_eq!(folder.tree(), before, "{settings} wrote something");
-    let flat = told.split_whitespace().collect::<Vec<_>>().join(" ");
-    for part in parts {
-        assert!(flat.contains(part), "{part}\n{settings}\n{told}");
-    }
-}
-
 #[test]
 fn network_cards_that_cannot_be_meant() {
     let with = |mac: &str| settings("", "").replace("52-54-00-00-00-0b", mac);
-    check(
+    refused_with(
         &with("52:54:00:00:00"),
         &[
             "[cluster.yaml:9:",
             "nodes[1].mac: \"52:54:00:00:00\" is not the address of a network card",
         ],
     );
-    check(
+    refused_with(
         &with("01:00:5e:00:00:01"),
         &["nodes[1].mac: 01:00:5e:00:00:01 is the address of a group"],
     );
-    check(
+    refused_with(
         &with("52:54:00:00:00:0a"),
         &[
             "[cluster.yaml:9:",
             "nodes[1].mac: 52:54:00:00:00:0a is nodes[0].mac too",
         ],
     );
-    check(
+    refused_with(
         &settings("", "").replace(", mac: 52-54-00-00-00-0b", ""),
         &[
             "[cluster.yaml:9:",
@@ -313,7 +294,7 @@ fn command_lines_that_would_be_cut_off() {
     let own = length(&with(1)) - 1;
     let room = 2046 - own;
     assert_eq!(length(&with(room)), 2046);
-    check(
+    refused_with(
         &with(room + 1),
         &[
             "[cluster.yaml:6:",
@@ -322,7 +303,7 @@ fn command_lines_that_would_be_cut_off() {
         ],
     );
     for wrong in ["a=\"b\"", "a ; b", "a && b", "a=${mac}", "a # b", "ä"] {
-        check(
+        refused_with(
             &settings(&format!("cmdline: '{wrong}'"), ""),
             &["[cluster.yaml:6:", "pxe.cmdline: "],
         );
@@ -334,35 +315,35 @@ fn addresses_that_are_somebody_elses() {
     let at = |address: &str| {
         settings(DHCP, "").replace("address: 10.0.0.11", &format!("address: {address}"))
     };
-    check(
+    refused_with(
         &at("10.0.0.1"),
         &[
             "[cluster.yaml:9:",
             "nodes[1].address: 10.0.0.1 is the router's (pxe.dhcp.router)",
         ],
     );
-    check(
+    refused_with(
         &at("10.0.0.5"),
         &["nodes[1].address: 10.0.0.5 is the server's (pxe.server)"],
     );
-    check(
+    refused_with(
         &at("10.1.0.1"),
         &["nodes[1].address: 10.1.0.1 is not within 10.0.0.0/24 (pxe.dhcp.network)"],
     );
-    check(
+    refused_with(
         &at("10.0.0.255"),
         &["nodes[1].address: 10.0.0.255 is the network's own address"],
     );
     let range = |range: &str| settings(&DHCP.replace("10.0.0.100-10.0.0.199", range), "");
-    check(
+    refused_with(
         &range("10.0.0.1-10.0.0.9"),
         &[
             "pxe.dhcp.range: 10.0.0.1 in it is the router's",
             "10.0.0.5 in it is the server's",
         ],
     );
-    check(&range("10.0.0.9-10.0.0.1"), &["is not FIRST-LAST"]);
-    check(
+    refused_with(&range("10.0.0.9-10.0.0.1"), &["is not FIRST-LAST"]);
+    refused_with(
         &range("10.0.0.9-10.0.1.1"),
         &["pxe.dhcp.range: 10.0.1.1 is not within"],
     );
@@ -399,7 +380,7 @@ fn other_values_that_cannot_be_meant() {
             "machines boot over IPv4",
         ),
     ] {
-        check(&settings(pxe, ""), &[part]);
+        refused_with(&settings(pxe, ""), &[part]);
     }
     // Nothing is made of it where something else hands out documents.
     let folder = Folder::with(&settings("", "").replace("platform: pxe", "platform: generic"));

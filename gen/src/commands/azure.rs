@@ -1,12 +1,11 @@
 //! What `kgen render` writes for Azure, beside the documents.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use zeroize::Zeroizing;
 
+use super::documents::Documents;
 use crate::azure::{Deployment, script, template};
 use crate::budget::Target;
 use crate::platform::Platform;
@@ -17,7 +16,7 @@ use crate::workspace::Workspace;
 #[derive(Debug)]
 pub struct Azure {
     deployment: Deployment,
-    documents: Mutex<BTreeMap<String, Zeroizing<Vec<u8>>>>,
+    documents: Documents,
 }
 
 /// Files of Azure's.
@@ -37,22 +36,18 @@ impl Azure {
         let wanted = target.platform == Platform::Azure;
         wanted.then(|| Self {
             deployment: Deployment::new(&workspace.cluster, azure, target.format),
-            documents: Mutex::default(),
+            documents: Documents::default(),
         })
     }
 
     /// Keeps the document of a machine or pool.
     pub fn keep(&self, name: &str, document: &[u8]) -> Result<()> {
-        let documents = self.documents.lock();
-        let mut documents = documents.map_err(|_| anyhow!("a thread panicked"))?;
-        documents.insert(name.to_owned(), Zeroizing::new(document.to_vec()));
-        Ok(())
+        self.documents.keep(name, document)
     }
 
     /// The files, once all documents are kept.
     pub fn files(self, out: &Path) -> Result<Files> {
-        let documents = self.documents.into_inner();
-        let documents = documents.map_err(|_| anyhow!("a thread panicked"))?;
+        let documents = self.documents.all()?;
         let d = &self.deployment;
         // As text the az command reads nothing else unchanged.
         let plain = |bytes: &Zeroizing<Vec<u8>>| bytes.iter().all(|b| b.is_ascii() && *b != b'\r');

@@ -20,6 +20,7 @@ pub mod validate;
 pub mod wait;
 
 mod azure;
+mod documents;
 mod extras;
 mod jump;
 mod openstack;

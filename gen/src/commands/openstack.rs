@@ -1,13 +1,11 @@
 //! What `kgen render` writes for OpenStack, beside the documents.
 
-use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Mutex;
 
-use anyhow::{Result, anyhow};
-use zeroize::Zeroizing;
+use anyhow::Result;
 
 use super::azure::Files;
+use super::documents::Documents;
 use crate::budget::Target;
 use crate::openstack::{Deployment, script, template};
 use crate::platform::Platform;
@@ -18,7 +16,7 @@ use crate::workspace::Workspace;
 #[derive(Debug)]
 pub struct Openstack {
     deployment: Deployment,
-    documents: Mutex<BTreeMap<String, Zeroizing<Vec<u8>>>>,
+    documents: Documents,
 }
 
 impl Openstack {
@@ -29,22 +27,18 @@ impl Openstack {
         let wanted = target.platform == Platform::Openstack;
         wanted.then(|| Self {
             deployment: Deployment::new(&workspace.cluster, openstack, target.format),
-            documents: Mutex::default(),
+            documents: Documents::default(),
         })
     }
 
     /// Keeps the document of a machine or pool.
     pub fn keep(&self, name: &str, document: &[u8]) -> Result<()> {
-        let documents = self.documents.lock();
-        let mut documents = documents.map_err(|_| anyhow!("a thread panicked"))?;
-        documents.insert(name.to_owned(), Zeroizing::new(document.to_vec()));
-        Ok(())
+        self.documents.keep(name, document)
     }
 
     /// The files, once all documents are kept.
     pub fn files(self, out: &Path) -> Result<Files> {
-        let documents = self.documents.into_inner();
-        let documents = documents.map_err(|_| anyhow!("a thread panicked"))?;
+        let documents = self.documents.all()?;
         let d = &self.deployment;
         let folder = out.join("openstack");
         let template = template::template(d)?;

@@ -114,7 +114,10 @@ pub async fn send(client: &Client, request: Request) -> Result<Answer, Trouble> 
     let lost =
         |error: reqwest::Error| Trouble::Passing(format!("{place}: {}", innermost(error)), None);
     let response = client.execute(request).await.map_err(lost)?;
-    let (status, headers) = (response.status(), response.headers().clone());
+    let (status, mut headers) = (response.status(), response.headers().clone());
+    if let Some(token) = headers.get_mut("x-subject-token") {
+        token.set_sensitive(true);
+    }
     let text = response.text().await.map_err(lost)?;
     let body: Option<Value> = match text.trim() {
         "" => Some(Value::Null),

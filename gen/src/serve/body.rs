@@ -1,5 +1,6 @@
 //! What is sent: a few bytes, or a part of a file while it is read.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,12 +16,24 @@ use super::audit::{Asked, Audit, Outcome};
 const CHUNK: usize = 128 << 10;
 
 /// The body of an answer.
-#[derive(Debug)]
 pub enum Answer {
     /// These bytes.
     Whole(Option<Bytes>),
     /// A part of a file.
     File(Box<Part>),
+}
+
+/// Keys may be in it.
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(bytes) => {
+                let length = bytes.as_ref().map_or(0, Bytes::len);
+                write!(f, "Whole({length} bytes)")
+            }
+            Self::File(part) => f.debug_tuple("File").field(part).finish(),
+        }
+    }
 }
 
 /// A part of a file on its way; when it goes, a line of the audit says how far

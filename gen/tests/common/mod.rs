@@ -61,6 +61,32 @@ pub fn beside(folder: &Folder) {
     folder.write("disk.sh", "#!/bin/sh\nmount /dev/vdb /var/lib/etcd\n");
 }
 
+/// Runs `kgen render`, which has to refuse and write nothing; what it said.
+pub fn refused(settings: &str) -> String {
+    let folder = Folder::with(settings);
+    beside(&folder);
+    let before = folder.tree();
+    let output = folder
+        .kgen()
+        .args(["render", "-o", "out"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{settings}: {told}");
+    assert_eq!(folder.tree(), before, "{settings} wrote something");
+    told
+}
+
+/// The same; what it said has to have all parts.
+pub fn refused_with(settings: &str, parts: &[&str]) {
+    let told = refused(settings);
+    // Long lines are broken where they are shown.
+    let flat = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in parts {
+        assert!(flat.contains(part), "{part}\n{settings}\n{told}");
+    }
+}
+
 /// A lock that names knode: for which processor, and where.
 pub fn lock(sha256: &str, sources: &[(&str, &str)]) -> String {
     let mut urls: BTreeMap<&str, Vec<String>> = BTreeMap::new();
