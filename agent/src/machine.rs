@@ -14,6 +14,7 @@ use crate::credentials;
 use crate::error::Result;
 use crate::status::Status;
 use crate::sys::api::Api;
+use crate::sys::etcd::Gateway;
 use crate::sys::http::Pem;
 use crate::sys::kept::{self, Kept};
 use crate::sys::kubeconfig::{Kubeconfig, User};
@@ -61,6 +62,7 @@ pub struct Machine {
     pub(crate) refused: Arc<Notify>,
     /// Connections to the API server, one an identity.
     apis: Kept<Api>,
+    gateways: Kept<Gateway>,
 }
 
 impl Machine {
@@ -79,6 +81,7 @@ impl Machine {
             settled: Mutex::default(),
             refused: Arc::default(),
             apis: Kept::default(),
+            gateways: Kept::default(),
         }
     }
 
@@ -188,6 +191,17 @@ impl Machine {
             let api = Api::new(&server, &authority, Some(identity))?;
             Ok((api, ADMINISTRATOR / 2))
         })
+    }
+
+    /// The ring's members with this machine's certificate for asking etcd.
+    ///
+    /// # Errors
+    ///
+    /// As [`Gateway::new`].
+    pub fn etcd_gateway(&self) -> Result<Gateway> {
+        let origin = Gateway::origin(&self.root)?;
+        self.gateways
+            .get("etcd", origin, || Ok((Gateway::new(&self.root)?, KEPT)))
     }
 
     /// The API with kube-proxy's identity, which may see all Nodes.

@@ -21,6 +21,9 @@ use crate::sys::{clock, console};
 use units::paths;
 use units::types::{NodeName, Role};
 
+/// The most lines on waiting that the console is told: it is no log.
+const AWAITED: usize = 32;
+
 /// The state of one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -229,6 +232,8 @@ struct Shared {
     looking: BTreeSet<String>,
     told: Option<(String, String)>,
     line: String,
+    /// What the console was told of long waits.
+    awaited: BTreeSet<String>,
 }
 
 impl Status {
@@ -256,6 +261,7 @@ impl Status {
                 looking: BTreeSet::new(),
                 told: None,
                 line: String::new(),
+                awaited: BTreeSet::new(),
             })),
             root,
             started: Instant::now(),
@@ -317,6 +323,22 @@ impl Status {
         }
         tracing::info!(step, "{step}: {detail}");
         self.progress(step, detail);
+    }
+
+    /// What a running step has waited for a while: as [`Status::detail`], and on
+    /// the console, so that who looks at nothing else sees what is missing.
+    /// Each reason once, and [`AWAITED`] of them at most.
+    pub fn waits(&self, step: &str, detail: impl Into<String>) {
+        let detail = detail.into();
+        let line = format!("knode: {step}: {detail}");
+        let news = {
+            let awaited = &mut self.shared().awaited;
+            awaited.len() < AWAITED && awaited.insert(line.clone())
+        };
+        if news {
+            self.tell_console(&line);
+        }
+        self.detail(step, detail);
     }
 
     /// How far a running step came: told in the status, and not to the journal.
@@ -433,11 +455,9 @@ impl Status {
             }
         });
         if news {
-            tracing::info!(
-                ready,
-                "node is {}",
-                if ready { "Ready" } else { "not Ready" }
-            );
+            let told = if ready { "Ready" } else { "not Ready" };
+            tracing::info!(ready, "node is {told}");
+            self.tell_console(&format!("knode: node is {told}"));
         }
     }
 
@@ -569,6 +589,31 @@ mod tests {
             status.read(|r| r.first_failure().unwrap().0.to_owned()),
             "start"
         );
+    }
+
+    #[test]
+    fn the_console_is_told_once_of_a_long_wait_and_of_readiness() {
+        let folder = tempfile::tempdir().unwrap();
+        for place in ["run/knode", "dev"] {
+            std::fs::create_dir_all(folder.path().join(place)).unwrap();
+        }
+        let console = folder.path().join("dev/console");
+        std::fs::write(&console, "").unwrap();
+        let status = Status::new(Root::new(folder.path()), ["wait"]);
+        let told = || std::fs::read_to_string(&console).unwrap();
+        status.begin("wait");
+        status.detail("wait", "waiting for m");
+        assert_eq!(told(), "");
+        // A file keeps what was written before; a line takes its place.
+        status.waits("wait", "waiting for m");
+        assert_eq!(told(), "knode: wait: waiting for m\r\n");
+        std::fs::write(&console, "").unwrap();
+        status.waits("wait", "waiting for m");
+        status.set_ready(false);
+        assert_eq!(told(), "");
+        status.set_ready(true);
+        assert_eq!(told(), "knode: node is Ready\r\n");
+        assert_eq!(status.read(|r| r.steps[0].detail.clone()), "waiting for m");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use knode::sys::bus::{Bus, Error, JobResult, UnitState, Verb};
+use knode::sys::bus::{Activity, Bus, Error, JobResult, UnitState, Verb};
 use nix::mount::{MsFlags, mount};
 use tokio::time::timeout;
 
@@ -91,6 +91,8 @@ async fn service_is_started_restarted_and_stopped_and_its_state_is_read() {
         ("not-found", "inactive")
     );
     assert!(!before.is_loaded() && before.invocation_id.is_empty());
+    let activity = bus.activity(name).await.expect("an answer");
+    assert_eq!(activity, Activity::from(&before));
 
     // The reload is over when the call returns: the new file is known.
     let _units = Units::new(
@@ -102,6 +104,9 @@ async fn service_is_started_restarted_and_stopped_and_its_state_is_read() {
     bus.start(name).await.expect("started");
     let first = bus.unit(name).await.expect("an answer");
     assert!(first.is_active() && first.is_loaded());
+    let activity = bus.activity(name).await.expect("an answer");
+    assert!(activity.is_active());
+    assert_eq!(activity, Activity::from(&first));
     let service = first.service.clone().expect("it is a service");
     assert_eq!(
         (first.sub.as_str(), service.result.as_str()),
@@ -233,6 +238,8 @@ async fn job_that_fails_says_how() {
     );
     let error = bus.start("not a unit's name").await.expect_err("no name");
     assert!(matches!(&error, Error::Refused { .. }), "{error:?}");
+    let error = bus.activity("not a unit's name").await;
+    assert!(matches!(error, Err(Error::NoSuchUnit(_))), "{error:?}");
     assert!(
         bus.unit("knode-test-bad.service")
             .await

@@ -48,7 +48,7 @@ pub fn hold(root: &Root) -> Result<Lock> {
 pub async fn prepare(machine: &Machine, bus: &Bus) -> Result<()> {
     let root = &machine.root;
     let unit = Service::Etcd.unit();
-    let state = bus.unit(unit).await;
+    let state = bus.activity(unit).await;
     let state = state.context(Code::Bus, || format!("looking at {unit}"))?;
     let config = Config::read(root)?;
     if state.is_active() {
@@ -65,7 +65,7 @@ pub async fn prepare(machine: &Machine, bus: &Bus) -> Result<()> {
         stop.context(Code::Bus, || format!("stopping {unit}"))?;
     }
     let mark = mark::read(root)?;
-    let gateway = Gateway::new(root)?;
+    let gateway = machine.etcd_gateway()?;
     let seen = ring::look(&gateway, &config).await;
     match decide(&config, false, &mark, &seen)? {
         Decision::Start => permit(root, paths::ETCD_CONFIG),
@@ -171,7 +171,7 @@ pub fn stamp() -> String {
 pub async fn settle(machine: &Machine, step: &str) -> Result<()> {
     let root = &machine.root;
     let config = Config::read(root)?;
-    let gateway = Gateway::new(root)?;
+    let gateway = machine.etcd_gateway()?;
     let mut own = gateway.status(LOCAL).await?;
     if own.learner {
         machine.status.detail(step, "gets all data, to have a vote");
@@ -220,6 +220,6 @@ async fn promote(gateway: &Gateway, config: &Config, id: u64) -> Result<()> {
 pub async fn diagnose(machine: &Machine) -> Result<()> {
     let root = &machine.root;
     let config = Config::read(root)?;
-    let seen = ring::look(&Gateway::new(root)?, &config).await;
+    let seen = ring::look(&machine.etcd_gateway()?, &config).await;
     decide(&config, config.has_data(root)?, &mark::read(root)?, &seen).map(drop)
 }

@@ -7,7 +7,7 @@ use futures_util::future::select_all;
 use super::services::connect;
 use crate::error::{Code, Context, Result};
 use crate::machine::Machine;
-use crate::sys::bus::UnitState;
+use crate::sys::bus::Activity;
 use units::node_config::Service;
 
 /// Looked at now and then, whatever systemd tells or does not tell.
@@ -27,7 +27,7 @@ pub async fn when_ended(machine: &Machine, services: &[Service]) {
     when(machine, services, |state| is_stopped(state) || ends(state)).await;
 }
 
-async fn when(machine: &Machine, services: &[Service], is: fn(&UnitState) -> bool) {
+async fn when(machine: &Machine, services: &[Service], is: fn(&Activity) -> bool) {
     let ours = services.iter().filter(|service| machine.runs(**service));
     let all: Vec<_> = ours.map(|one| Box::pin(until(*one, is))).collect();
     let stopped = async {
@@ -45,34 +45,34 @@ async fn when(machine: &Machine, services: &[Service], is: fn(&UnitState) -> boo
     }
 }
 
-async fn until(service: Service, is: fn(&UnitState) -> bool) -> Result<()> {
+async fn until(service: Service, is: fn(&Activity) -> bool) -> Result<()> {
     let unit = service.unit();
     let doing = || format!("listening for changes of {unit}");
     let bus = connect().await?;
     let mut changes = bus.watch_unit(unit).await.context(Code::Bus, doing)?;
     // Asked after the ear is open, so that nothing falls between.
-    let mut state = bus.unit(unit).await.context(Code::Bus, doing)?;
+    let mut state = bus.activity(unit).await.context(Code::Bus, doing)?;
     loop {
         if ends(&state) && is(&state) {
             return Ok(());
         }
         if is(&state) {
             match tokio::time::timeout(SETTLED, changes.next()).await {
-                Ok(next) => state = next.context(Code::Bus, doing)?,
+                Ok(next) => state = Activity::from(&next.context(Code::Bus, doing)?),
                 Err(_) => return Ok(()),
             }
         } else {
-            state = changes.next().await.context(Code::Bus, doing)?;
+            state = Activity::from(&changes.next().await.context(Code::Bus, doing)?);
         }
     }
 }
 
 /// systemd neither runs it nor is about to.
-fn is_stopped(state: &UnitState) -> bool {
+fn is_stopped(state: &Activity) -> bool {
     matches!(state.active.as_str(), "inactive" | "failed")
 }
 
 /// It ended, and systemd is about to start it anew.
-fn ends(state: &UnitState) -> bool {
+fn ends(state: &Activity) -> bool {
     state.sub == "auto-restart"
 }

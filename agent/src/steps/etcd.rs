@@ -11,7 +11,7 @@ use crate::etcd::{join, ring};
 use crate::graph::Step;
 use crate::machine::Machine;
 use crate::sys::bus::Bus;
-use crate::sys::etcd::{Gateway, LOCAL};
+use crate::sys::etcd::LOCAL;
 use units::node_config::Service;
 
 /// How long a member may take to join before its start counts as failed; the
@@ -84,14 +84,14 @@ async fn run(machine: &Machine, bus: &Bus) -> Result<()> {
         Error::new(Code::Etcd, story)
     })?;
     join::settle(machine, name::ETCD).await?;
-    Gateway::new(&machine.root)?.healthy(LOCAL).await
+    machine.etcd_gateway()?.healthy(LOCAL).await
 }
 
 /// Until a restart of this member leaves the ring its majority. One that is
 /// ill for long does not keep a new configuration away for ever: it may be
 /// what mends it.
 async fn await_turn(machine: &Machine) -> Result<()> {
-    let gateway = Gateway::new(&machine.root)?;
+    let gateway = machine.etcd_gateway()?;
     let began = Instant::now();
     while let Some(reason) = ring::not_now(&gateway).await {
         if began.elapsed() > TURN {
@@ -107,7 +107,7 @@ async fn await_turn(machine: &Machine) -> Result<()> {
 }
 
 async fn until_healthy(machine: &Machine) -> Result<()> {
-    let gateway = Gateway::new(&machine.root)?;
+    let gateway = machine.etcd_gateway()?;
     while let Err(error) = gateway.healthy(LOCAL).await {
         machine.status.detail(name::ETCD, error.story());
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -33,7 +33,7 @@ impl Step<Machine> for EtcdUpkeep {
         Box::pin(async move {
             let root = &machine.root;
             let config = Config::read(root)?;
-            let gateway = Gateway::new(root)?;
+            let gateway = machine.etcd_gateway()?;
             let own = gateway.status(LOCAL).await?;
             // First what may be needed after what comes next.
             let saved = save(machine, &gateway, &config, &own).await;

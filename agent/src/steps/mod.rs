@@ -134,7 +134,7 @@ pub fn lasting(config: &NodeConfig, lasting: &Lasting) -> Vec<Arc<dyn Step<Machi
             },
         }));
         steps.push(Arc::new(controllers::Controllers));
-        steps.push(Arc::new(objects::Objects));
+        steps.push(Arc::new(objects::Objects::default()));
         steps.push(Arc::new(approve::Approve::default()));
     }
     if runs(Service::Kubelet) {

@@ -15,6 +15,7 @@ use crate::check;
 use crate::error::{Code, Error, Result};
 use crate::graph::Step;
 use crate::machine::Machine;
+use crate::retry::Backoff;
 use crate::sys::root::Stat;
 use crate::sys::{cri, version};
 use units::node_config::{RuntimeSource, Service};
@@ -111,13 +112,14 @@ impl Runtime {
 /// Asks over its socket until it answers; a started unit is not enough.
 async fn answering(machine: &Machine) -> Result<String> {
     let runtime = cri::Runtime::at(machine.root.path(paths::CONTAINERD_SOCKET))?;
+    let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(200));
     let ask = async {
         loop {
             match runtime.version().await {
                 Ok(version) => return version,
                 Err(error) => machine.status.detail(name::RUNTIME, error.story()),
             }
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(backoff.pause()).await;
         }
     };
     tokio::time::timeout(ANSWER, ask).await.map_err(|_| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
@@ -29,9 +29,11 @@ pub enum IfActive {
 
 /// The agent's one connection: each costs both ends memory, and every look
 /// of every step a handshake.
-static BUS: Mutex<Option<Bus>> = Mutex::const_new(None);
+static BUS: Mutex<Option<(Bus, Instant)>> = Mutex::const_new(None);
 /// How long a connection that works takes to say so.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How long it is taken for one that works, after it said so. Steps come in swarms.
+const FRESH: Duration = Duration::from_secs(5);
 
 /// A connection to systemd: the agent's own, made anew where it is lost.
 ///
@@ -40,14 +42,18 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// [`Code::Bus`]: there is no bus.
 pub async fn connect() -> Result<Bus> {
     let mut known = BUS.lock().await;
-    if let Some(bus) = known.as_ref()
-        && let Ok(Ok(())) = tokio::time::timeout(ANSWER, bus.ping()).await
-    {
-        return Ok(bus.clone());
+    if let Some((bus, asked)) = known.as_mut() {
+        if asked.elapsed() < FRESH {
+            return Ok(bus.clone());
+        }
+        if let Ok(Ok(())) = tokio::time::timeout(ANSWER, bus.ping()).await {
+            *asked = Instant::now();
+            return Ok(bus.clone());
+        }
     }
     let bus = Bus::connect().await;
     let bus = bus.context(Code::Bus, || "connecting to systemd".to_owned())?;
-    *known = Some(bus.clone());
+    *known = Some((bus.clone(), Instant::now()));
     Ok(bus)
 }
 
@@ -93,10 +99,13 @@ async fn bring(
 ) -> Result<Option<bool>> {
     let unit = service.unit();
     let look = || format!("looking at {unit}");
-    let mut state = bus.unit(unit).await.context(Code::Bus, look)?;
-    if state.is_active() && if_active == IfActive::Leave && settled(machine).contains(&service) {
-        return Ok(Some(false));
+    if if_active == IfActive::Leave && settled(machine).contains(&service) {
+        let activity = bus.activity(unit).await.context(Code::Bus, look)?;
+        if activity.is_active() {
+            return Ok(Some(false));
+        }
     }
+    let mut state = bus.unit(unit).await.context(Code::Bus, look)?;
     let news = news(machine, service, &state)?;
     if !state.is_loaded() || news.iter().any(|path| inputs::is_for_systemd(path)) {
         // Its file may be younger than systemd's last look.

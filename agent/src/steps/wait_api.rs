@@ -1,7 +1,7 @@
 //! Waits for the API server, for as long as it takes: a machine may boot
 //! before its master exists (P23, P24, P55).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
@@ -23,6 +23,8 @@ const EAGER_ATTEMPTS: u32 = 150;
 /// The longest pause after that: a master that is away for hours is not met
 /// by a storm when it comes back (F20, F29).
 const PATIENT: Duration = Duration::from_secs(5);
+/// Machines that boot together wait for each other so long, and it is no news.
+const LONG: Duration = Duration::from_secs(20);
 
 pub struct Wait {
     /// The steps before it: the balancer, if the way is through it, and the API
@@ -56,6 +58,7 @@ pub async fn until_ready(machine: &Machine, step: &str) -> Result<String> {
     // Behind the balancer's port are all machines' API servers.
     let own = server.contains("//127.0.0.1:") && machine.config.balancer.is_none();
     let mut backoff = Backoff::new(FIRST, if own { FIRST * 2 } else { EAGER });
+    let since = Instant::now();
     loop {
         if backoff.attempts() == EAGER_ATTEMPTS && !own {
             backoff = Backoff::new(EAGER, PATIENT);
@@ -63,10 +66,14 @@ pub async fn until_ready(machine: &Machine, step: &str) -> Result<String> {
         // A new client each time: name servers may have changed.
         match Api::new(&server, &authority, None)?.ready().await {
             Ok(()) => return Ok(server),
-            Err(error) => machine.status.detail(
-                step,
-                format!("waiting for {server}: {}: {}", error.code(), error.story()),
-            ),
+            Err(error) => {
+                let what = format!("waiting for {server}: {}: {}", error.code(), error.story());
+                if since.elapsed() < LONG {
+                    machine.status.detail(step, what);
+                } else {
+                    machine.status.waits(step, what);
+                }
+            }
         }
         tokio::time::sleep(backoff.pause()).await;
     }

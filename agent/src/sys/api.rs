@@ -22,6 +22,9 @@ const REQUEST: Duration = Duration::from_secs(20);
 const WATCH: Duration = Duration::from_secs(300);
 /// Objects in a page of a list; a Node is some 10 KB.
 const PAGE: usize = 250;
+/// Objects as they are, and of each its metadata alone.
+const JSON: &str = "application/json";
+const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 /// Who applied what, in objects' managed fields.
 const FIELD_MANAGER: &str = "knode";
 
@@ -119,10 +122,40 @@ impl Api {
     ///
     /// As every request; see [`Api::get`]. Also [`Code::ApiRefused`] when it
     /// took so long that the server forgot its place: list again.
-    pub async fn list(&self, path: &str, mut each: impl FnMut(&Value)) -> Result<String> {
-        let mut target = format!("{path}?limit={PAGE}");
+    pub async fn list(&self, path: &str, each: impl FnMut(&Value)) -> Result<String> {
+        self.pages(path, "", JSON, each).await
+    }
+
+    /// Reads of a collection's objects their metadata alone, as a
+    /// PartialObjectMetadata each; where `label` is given, of those that bear it.
+    /// Source: Kubernetes documentation, "Kubernetes API Concepts", metadata-only
+    /// fetches.
+    ///
+    /// # Errors
+    ///
+    /// As [`Api::list`].
+    pub async fn list_metadata(
+        &self,
+        path: &str,
+        label: Option<(&str, &str)>,
+        each: impl FnMut(&Value),
+    ) -> Result<()> {
+        let query = label.map(|(key, value)| format!("&labelSelector={key}%3D{value}"));
+        let query = query.unwrap_or_default();
+        self.pages(path, &query, METADATA, each).await.map(drop)
+    }
+
+    async fn pages(
+        &self,
+        path: &str,
+        query: &str,
+        accept: &'static str,
+        mut each: impl FnMut(&Value),
+    ) -> Result<String> {
+        let base = format!("{path}?limit={PAGE}{query}");
+        let mut target = base.clone();
         loop {
-            let (status, page) = self.send(Method::GET, &target, None).await?;
+            let (status, page) = self.send_as(Method::GET, &target, None, accept).await?;
             let page = accepted(status, page, "listing", path)?;
             page["items"]
                 .as_array()
@@ -132,7 +165,7 @@ impl Api {
             let meta = &page["metadata"];
             match meta["continue"].as_str().filter(|token| !token.is_empty()) {
                 // A token is of the URL's alphabet (base64url), with `=` at most.
-                Some(token) => target = format!("{path}?limit={PAGE}&continue={token}"),
+                Some(token) => target = format!("{base}&continue={token}"),
                 None => {
                     return Ok(meta["resourceVersion"]
                         .as_str()
@@ -286,9 +319,20 @@ impl Api {
         path: &str,
         body: Option<(&Value, &str)>,
     ) -> Result<(StatusCode, Value)> {
+        self.send_as(method, path, body, JSON).await
+    }
+
+    async fn send_as(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(&Value, &str)>,
+        accept: &'static str,
+    ) -> Result<(StatusCode, Value)> {
         let url = format!("{}{path}", self.server);
         let reads = method == Method::GET;
-        let mut request = self.client.request(method, &url).timeout(REQUEST);
+        let request = self.client.request(method, &url).timeout(REQUEST);
+        let mut request = request.header(header::ACCEPT, accept);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose());
         }

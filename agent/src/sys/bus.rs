@@ -18,7 +18,7 @@ use futures_util::StreamExt as _;
 use systemd_zbus::{ManagerProxy, Mode};
 use zbus::zvariant::OwnedObjectPath;
 
-pub use unit::{ServiceState, UnitState, UnitWatch};
+pub use unit::{Activity, ServiceState, UnitState, UnitWatch};
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]

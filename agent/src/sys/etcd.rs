@@ -6,6 +6,8 @@
 
 mod save;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -15,6 +17,7 @@ pub use save::verify;
 
 use crate::error::{Code, Context, Error, Result};
 use crate::sys::http::{self, Client, Pem, Trust};
+use crate::sys::kept::{self, Origin};
 use crate::sys::root::Root;
 
 /// The ring's own authority.
@@ -72,6 +75,14 @@ pub struct Status {
 #[derive(Debug, Clone)]
 pub struct Gateway {
     client: Client,
+    /// The last request got no answer.
+    lost: Arc<AtomicBool>,
+}
+
+impl kept::Client for Gateway {
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
 }
 
 impl Gateway {
@@ -83,7 +94,21 @@ impl Gateway {
     pub fn new(root: &Root) -> Result<Self> {
         // The port for members takes HTTP/2 for gRPC.
         let client = http::http1_client(&trust(root)?)?;
-        Ok(Self { client })
+        Ok(Self {
+            client,
+            lost: Arc::default(),
+        })
+    }
+
+    /// What [`Gateway::new`] is made from.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::Disk`]: it is not there.
+    pub fn origin(root: &Root) -> Result<Origin> {
+        let (authority, certificate, key) =
+            (root.read(CA)?, root.read(CERT)?, Pem(root.read(KEY)?));
+        Ok(kept::origin([authority.as_slice(), &certificate, &key.0]))
     }
 
     /// Whether the member at this URL for clients has a leader and most
@@ -240,9 +265,9 @@ impl Gateway {
 
     async fn get(&self, url: &str) -> Result<Value> {
         let asked = self.client.get(url).timeout(ANSWER).send().await;
-        let reply = asked.map_err(|error| unreachable(error, url))?;
+        let reply = asked.map_err(|error| self.unreachable(error, url))?;
         let bytes = reply.bytes().await;
-        let bytes = bytes.map_err(|error| unreachable(error, url))?;
+        let bytes = bytes.map_err(|error| self.unreachable(error, url))?;
         serde_json::from_slice(&bytes)
             .context(Code::Etcd, || format!("reading the answer of {url}"))
     }
@@ -261,7 +286,13 @@ impl Gateway {
     ) -> Result<reqwest::Response> {
         let url = format!("{url}/v3/{path}");
         let asked = self.client.post(&url).timeout(limit).json(body).send();
-        asked.await.map_err(|error| unreachable(error, &url))
+        asked.await.map_err(|error| self.unreachable(error, &url))
+    }
+
+    fn unreachable(&self, error: reqwest::Error, url: &str) -> Error {
+        self.lost.store(true, Ordering::Relaxed);
+        let named = http::refused(error, url);
+        Error::new(Code::Etcd, named.story())
     }
 }
 
@@ -288,11 +319,6 @@ async fn answered(reply: reqwest::Response, path: &str) -> Result<Value> {
     let reason = said["message"].as_str().or(said["error"].as_str());
     let reason = reason.map_or_else(|| status.to_string(), str::to_owned);
     Err(Error::new(Code::Etcd, doing()).because(reason))
-}
-
-fn unreachable(error: reqwest::Error, url: &str) -> Error {
-    let named = http::refused(error, url);
-    Error::new(Code::Etcd, named.story())
 }
 
 /// The members in an answer of either port: numbers are strings in the JSON of

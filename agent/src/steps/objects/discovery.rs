@@ -10,9 +10,12 @@ use super::inventory::Id;
 use crate::error::{Code, Error, Result};
 use crate::sys::api::Api;
 
-/// What the API said, for one round: a kind may come later.
+/// What the API said. Where a kind is stays known; a kind that was not there is
+/// asked for again in the next round.
 #[derive(Debug, Default)]
 pub struct Discovery {
+    places: BTreeMap<(String, String), Place>,
+    /// Of this round: lists are large.
     lists: BTreeMap<String, Option<Value>>,
 }
 
@@ -37,12 +40,20 @@ impl Discovery {
         api_version: &str,
         kind: &str,
     ) -> Result<Option<Place>> {
+        let key = (api_version.to_owned(), kind.to_owned());
+        if let Some(place) = self.places.get(&key) {
+            return Ok(Some(place.clone()));
+        }
         if !self.lists.contains_key(api_version) {
             let list = api.get(&base(api_version)).await?;
             self.lists.insert(api_version.to_owned(), list);
         }
         let list = self.lists.get(api_version).and_then(Option::as_ref);
-        Ok(list.and_then(|list| find(list, kind)))
+        let place = list.and_then(|list| find(list, kind));
+        if let Some(place) = &place {
+            self.places.insert(key, place.clone());
+        }
+        Ok(place)
     }
 
     /// The path of an object.
@@ -59,6 +70,11 @@ impl Discovery {
                 format!("the API has no {} in {}", id.kind, id.api_version),
             )
         })
+    }
+
+    /// The round is over.
+    pub fn end_round(&mut self) {
+        self.lists.clear();
     }
 }
 
@@ -81,6 +97,11 @@ fn find(list: &Value, kind: &str) -> Option<Place> {
             resource: resource["name"].as_str().unwrap_or_default().to_owned(),
             namespaced: resource["namespaced"] == true,
         })
+}
+
+/// The path of all objects of a kind, in all namespaces.
+pub fn collection(place: &Place, api_version: &str) -> String {
+    format!("{}/{}", base(api_version), place.resource)
 }
 
 fn path(place: &Place, id: &Id) -> String {
@@ -118,6 +139,8 @@ mod tests {
         );
         assert_eq!(of("Widget").unwrap(), "/apis/apps/v1/widgets/x");
         assert_eq!(of("Other"), None);
+        let place = find(&list, "Deployment").unwrap();
+        assert_eq!(collection(&place, "apps/v1"), "/apis/apps/v1/deployments");
         assert_eq!(base("v1"), "/api/v1");
     }
 }

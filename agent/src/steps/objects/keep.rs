@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::Memory;
+use super::applied::{Live, Wanted};
 use super::discovery::Discovery;
 use super::folder::Folder;
 use super::inventory::{Id, Inventory};
@@ -36,21 +38,27 @@ const HOLDERS: [&str; 4] = [
 /// # Errors
 ///
 /// The first object or file that fails, after all others had their turn.
-pub async fn keep(api: &Api, machine: &Machine, folder: Folder) -> Result<String> {
+pub async fn keep(
+    api: &Api,
+    machine: &Machine,
+    folder: Folder,
+    memory: &mut Memory,
+    live: &Live,
+) -> Result<String> {
     let masters: BTreeSet<String> = roles(machine)
         .into_iter()
         .filter(|(_, role)| *role == Role::Master)
         .map(|(name, _)| name.to_string())
         .collect();
     let mut inventory = Inventory::read(api, &machine.name, &masters).await?;
-    let mut discovery = Discovery::default();
+    let Memory { discovery, applied } = memory;
     let mut failures = folder.unreadable;
     // Without all files it is not known what has left the folder.
     let complete = failures.is_empty();
 
     let mut wanted = Vec::new();
     for (file, object) in folder.objects {
-        match identify(api, &mut discovery, &object).await {
+        match identify(api, discovery, &object).await {
             Ok(id) => wanted.push((id, object)),
             Err(error) => failures.push(error.in_file(&file)),
         }
@@ -61,17 +69,26 @@ pub async fn keep(api: &Api, machine: &Machine, folder: Folder) -> Result<String
     // First what will be made, so that it is known even after a sudden end.
     inventory.write(api, &machine.name, all).await?;
 
-    let mut applied = 0;
+    let mut kept = 0;
     for (id, object) in wanted {
-        match apply(api, &mut discovery, &id, object).await {
-            Ok(()) => applied += 1,
+        let digest = Wanted::of(&object);
+        if applied.holds(&id, digest, live) {
+            kept += 1;
+            continue;
+        }
+        match apply(api, discovery, &id, object).await {
+            Ok(answer) => {
+                applied.remember(id, digest, &answer);
+                kept += 1;
+            }
             Err(error) => failures.push(error),
         }
     }
     let mut removed = 0;
     if complete && failures.is_empty() {
         for id in &left {
-            if !inventory.others.contains(id) && remove(api, &mut discovery, id).await? {
+            applied.forget(id);
+            if !inventory.others.contains(id) && remove(api, discovery, id).await? {
                 tracing::info!("{id} has left the folder, and was removed");
                 removed += 1;
             }
@@ -80,7 +97,7 @@ pub async fn keep(api: &Api, machine: &Machine, folder: Folder) -> Result<String
     }
     let more = failures.len().saturating_sub(1);
     match failures.into_iter().next() {
-        None => Ok(format!("{applied} objects kept, {removed} removed")),
+        None => Ok(format!("{kept} objects kept, {removed} removed")),
         Some(first) if more == 0 => Err(first),
         Some(first) => Err(Error::new(
             first.code(),
@@ -125,14 +142,13 @@ async fn identify(api: &Api, discovery: &mut Discovery, object: &Value) -> Resul
     })
 }
 
-async fn apply(api: &Api, discovery: &mut Discovery, id: &Id, mut object: Value) -> Result<()> {
+async fn apply(api: &Api, discovery: &mut Discovery, id: &Id, mut object: Value) -> Result<Value> {
     let path = discovery.path(api, id).await?;
     let found = api.get(&path).await?;
     if found.as_ref().is_none_or(is_ours) {
         object["metadata"]["labels"][LABEL] = json!(OURS);
     }
-    api.apply(&path, &object).await?;
-    Ok(())
+    api.apply(&path, &object).await
 }
 
 async fn remove(api: &Api, discovery: &mut Discovery, id: &Id) -> Result<bool> {

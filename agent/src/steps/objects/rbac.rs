@@ -2,9 +2,14 @@
 
 use serde_json::{Value, json};
 
+use super::applied::{Applied, Live, Wanted};
+use super::inventory::Id;
+use super::keep::{LABEL, OURS};
 use crate::error::Result;
 use crate::sys::api::Api;
 
+const API_VERSION: &str = "rbac.authorization.k8s.io/v1";
+const KIND: &str = "ClusterRoleBinding";
 const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
 
 /// A binding's name, the role, and the group that gets it.
@@ -45,19 +50,34 @@ const BOUND: [Binding; 5] = [
 /// # Errors
 ///
 /// As every request; see [`Api::get`].
-pub async fn bind(api: &Api) -> Result<()> {
+pub async fn bind(api: &Api, applied: &mut Applied, live: &Live) -> Result<()> {
     for binding in BOUND {
+        let object = object(binding);
+        let (id, wanted) = (id(binding), Wanted::of(&object));
+        if applied.holds(&id, wanted, live) {
+            continue;
+        }
         let path = format!("{BINDINGS}/{}", binding.0);
-        api.apply(&path, &object(binding)).await?;
+        let answer = api.apply(&path, &object).await?;
+        applied.remember(id, wanted, &answer);
     }
     Ok(())
 }
 
+fn id((name, ..): Binding) -> Id {
+    Id {
+        api_version: API_VERSION.to_owned(),
+        kind: KIND.to_owned(),
+        namespace: String::new(),
+        name: name.to_owned(),
+    }
+}
+
 fn object((name, role, group): Binding) -> Value {
     json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": name},
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": name, "labels": {LABEL: OURS}},
         "roleRef": {
             "apiGroup": "rbac.authorization.k8s.io",
             "kind": "ClusterRole",

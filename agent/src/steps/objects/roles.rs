@@ -18,7 +18,7 @@ use units::types::{NodeName, Role};
 pub async fn label(api: &Api, machine: &Machine) -> Result<usize> {
     let roles = roles(machine);
     let mut labels = Vec::new();
-    api.list("/api/v1/nodes", |node| {
+    api.list_metadata("/api/v1/nodes", None, |node| {
         labels.extend(missing_role_label(node, &roles))
     })
     .await?;

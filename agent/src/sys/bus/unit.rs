@@ -34,7 +34,7 @@ impl UnitState {
     /// Whether the unit is up (`active` or `reloading`).
     #[must_use]
     pub fn is_active(&self) -> bool {
-        matches!(self.active.as_str(), "active" | "reloading" | "refreshing")
+        is_active(&self.active)
     }
 
     /// Whether systemd has a file or another definition of the unit that it could read.
@@ -43,6 +43,55 @@ impl UnitState {
         self.load == "loaded"
     }
 }
+
+/// Whether a unit runs, and no more: one question to systemd, where a [`UnitState`] takes
+/// a dozen. The words are those of [`UnitState`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Activity {
+    /// `loaded`, `not-found`, `bad-setting`, `error`, `masked`…
+    pub load: String,
+    /// `active`, `reloading`, `inactive`, `failed`, `activating`, `deactivating`…
+    pub active: String,
+    /// The same in the words of the unit's type: `running`, `dead`, `auto-restart`…
+    pub sub: String,
+}
+
+impl Activity {
+    /// As [`UnitState::is_active`].
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        is_active(&self.active)
+    }
+}
+
+impl From<&UnitState> for Activity {
+    fn from(state: &UnitState) -> Self {
+        Self {
+            load: state.load.clone(),
+            active: state.active.clone(),
+            sub: state.sub.clone(),
+        }
+    }
+}
+
+fn is_active(word: &str) -> bool {
+    matches!(word, "active" | "reloading" | "refreshing")
+}
+
+/// A unit in ListUnitsByNames (org.freedesktop.systemd1(5)): its name, its description, how it
+/// is loaded, active and sub-active, whom it follows, its path, and its job.
+type Listed = (
+    String,
+    String,
+    String,
+    String,
+    String,
+    String,
+    OwnedObjectPath,
+    u32,
+    String,
+    OwnedObjectPath,
+);
 
 /// What a service's processes are doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +122,30 @@ impl Bus {
         self.read(&path, unit)
             .await
             .map_err(|e| Error::of_unit("describe", unit, e))
+    }
+
+    /// Whether a unit runs, of one moment. A unit that does not exist is `not-found`.
+    ///
+    /// # Errors
+    /// As [`Bus::unit`].
+    pub async fn activity(&self, unit: &str) -> Result<Activity> {
+        let answer = self
+            .connection
+            .call_method(
+                Some(SYSTEMD),
+                "/org/freedesktop/systemd1",
+                Some("org.freedesktop.systemd1.Manager"),
+                "ListUnitsByNames",
+                &([unit].as_slice(),),
+            )
+            .await;
+        let listed = answer.and_then(|answer| answer.body().deserialize::<Vec<Listed>>());
+        let listed = listed.map_err(|e| Error::of_unit("list", unit, e))?;
+        let (_, _, load, active, sub, ..) = listed
+            .into_iter()
+            .next()
+            .ok_or_else(|| Error::NoSuchUnit(unit.to_owned()))?;
+        Ok(Activity { load, active, sub })
     }
 
     /// Listens for changes of a unit's properties. The unit need not exist yet.
