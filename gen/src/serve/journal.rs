@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use time::OffsetDateTime;
@@ -31,6 +32,8 @@ pub struct Journal {
     ledger: Ledger,
     /// Up to where the file was read.
     known: u64,
+    /// Whether what comes next in the file happens now.
+    live: bool,
 }
 
 impl Journal {
@@ -52,9 +55,10 @@ impl Journal {
             path: path.to_owned(),
             ledger: Ledger::default(),
             known: 0,
+            live: false,
         };
         journal.locked(|journal| {
-            journal.catch_up()?;
+            journal.catch_up(OffsetDateTime::now_utc())?;
             let length = journal.file.metadata()?.len();
             if length > journal.known {
                 journal.file.set_len(journal.known)?;
@@ -74,7 +78,7 @@ impl Journal {
     pub fn allow(&mut self, macs: &[Mac]) -> Result<()> {
         let at = OffsetDateTime::now_utc();
         self.locked(|journal| {
-            journal.catch_up()?;
+            journal.catch_up(at)?;
             let lines = macs.iter().map(|mac| line(*mac, at, &What::Allowed));
             journal.append(&lines.collect::<Result<String>>()?)?;
             for mac in macs {
@@ -94,9 +98,11 @@ impl Journal {
         Ok(done)
     }
 
-    /// Takes note of whole lines that are new in the file.
-    fn catch_up(&mut self) -> Result<()> {
+    /// Takes note of whole lines that are new in the file; what a clock said that
+    /// was ahead of ours did not happen later than now.
+    fn catch_up(&mut self, now: OffsetDateTime) -> Result<()> {
         let length = self.file.metadata()?.len();
+        let live = std::mem::replace(&mut self.live, true);
         if length < self.known {
             bail!("became shorter: somebody wrote over it");
         }
@@ -118,7 +124,10 @@ impl Journal {
             let event: Event = serde_json::from_str(line)
                 .map_err(|e| anyhow!("{line:?} is not what happened to a document: {e}"))?;
             let mac = event.mac.parse().map_err(|e| anyhow!("{line:?}: {e}"))?;
-            self.ledger.note(mac, event.at, &event.what);
+            // The operator's word counts from when it is heard: clocks jump.
+            let heard = live && event.what == What::Allowed;
+            let at = if heard { now } else { event.at.min(now) };
+            self.ledger.note(mac, at, &event.what);
         }
         self.known += whole as u64;
         Ok(())
@@ -140,12 +149,16 @@ impl Journal {
     }
 
     /// Decides and writes down what came together.
-    fn decide(&mut self, asked: &[Message], terms: &Terms) -> Result<Vec<Verdict>> {
+    fn decide(
+        &mut self,
+        asked: &[Message],
+        terms: &Terms,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Verdict>> {
         self.locked(|journal| {
-            journal.catch_up()?;
+            journal.catch_up(now)?;
             let (mut lines, mut verdicts) = (String::new(), Vec::new());
             for message in asked {
-                let now = OffsetDateTime::now_utc();
                 let (mac, what) = match message {
                     Message::Asked { mac, peer, .. } => {
                         let verdict = journal.ledger.judge(*mac, *peer, now, terms);
@@ -167,6 +180,7 @@ impl Journal {
                 // What cannot be written down did not happen: the file tells.
                 journal.ledger = Ledger::default();
                 journal.known = 0;
+                journal.live = false;
                 return Err(error.into());
             }
             Ok(verdicts)
@@ -256,6 +270,8 @@ impl Clerk {
 }
 
 fn keep(mut journal: Journal, mut receiver: mpsc::UnboundedReceiver<Message>, terms: Terms) {
+    // The time for documents is an hour also where the clock is set meanwhile.
+    let begun = Instant::now();
     while let Some(first) = receiver.blocking_recv() {
         let mut batch = vec![first];
         while batch.len() < TOGETHER
@@ -263,7 +279,7 @@ fn keep(mut journal: Journal, mut receiver: mpsc::UnboundedReceiver<Message>, te
         {
             batch.push(next);
         }
-        let decided = journal.decide(&batch, &terms);
+        let decided = journal.decide(&batch, &terms, terms.since + begun.elapsed());
         let replies = batch.into_iter().filter_map(|message| match message {
             Message::Asked { reply, .. } => Some(reply),
             Message::Sent(_) => None,
@@ -314,7 +330,11 @@ mod tests {
 
     fn verdicts(journal: &mut Journal, which: &[u8]) -> Vec<Verdict> {
         let messages: Vec<Message> = which.iter().map(|last| asked(*last).0).collect();
-        journal.decide(&messages, &terms()).unwrap()
+        decide(journal, &messages).unwrap()
+    }
+
+    fn decide(journal: &mut Journal, messages: &[Message]) -> Result<Vec<Verdict>> {
+        journal.decide(messages, &terms(), OffsetDateTime::now_utc())
     }
 
     #[test]
@@ -331,7 +351,7 @@ mod tests {
             [Verdict::Give, Verdict::Give, Verdict::GiveAgain],
             "one who asks twice at once has it once"
         );
-        journal.decide(&[Message::Sent(mac(1))], &terms()).unwrap();
+        decide(&mut journal, &[Message::Sent(mac(1))]).unwrap();
         for journal in [&mut other, &mut Journal::open(&path).unwrap()] {
             assert!(matches!(verdicts(journal, &[1])[..], [Verdict::Refuse(_)]));
             assert_eq!(verdicts(journal, &[2]), [Verdict::GiveAgain]);
@@ -360,7 +380,46 @@ mod tests {
         );
         // Nothing is given on the word of a file that somebody emptied.
         std::fs::write(&path, "").unwrap();
-        let error = journal.decide(&[asked(1).0], &terms()).unwrap_err();
+        let error = decide(&mut journal, &[asked(1).0]).unwrap_err();
         assert!(format!("{error:#}").contains("became shorter"), "{error:#}");
+    }
+
+    /// A clock that was ahead, or is set back, makes no time longer.
+    #[test]
+    fn clocks_jump() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("served.jsonl");
+        let now = OffsetDateTime::now_utc();
+        let day = Duration::from_hours(24);
+        let sent = |last: u8| {
+            let begun = What::Begun {
+                peer: IpAddr::from([10, 0, 0, last]),
+            };
+            [begun, What::Sent].map(|what| line(mac(last), now + day, &what).unwrap())
+        };
+        std::fs::write(&path, sent(1).concat()).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        let terms = Terms {
+            again: Duration::from_secs(30),
+            ..terms()
+        };
+        let later = now + Duration::from_mins(1);
+        let mut ask = |last| journal.decide(&[asked(last).0], &terms, later).unwrap();
+        assert!(matches!(ask(1)[..], [Verdict::Refuse(_)]));
+        // What is allowed now is allowed from now on, whatever the other's clock says.
+        for at in [now + day, now - day] {
+            let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+            let allowed = line(mac(1), at, &What::Allowed).unwrap();
+            file.write_all(allowed.as_bytes()).unwrap();
+            let at = later + terms.window;
+            let mut ask = |at| {
+                let verdicts = journal.decide(&[asked(1).0], &terms, at).unwrap();
+                verdicts[0].clone()
+            };
+            assert_eq!(ask(later), Verdict::Give);
+            assert_eq!(ask(at), Verdict::GiveAgain);
+            let late = ask(at + Duration::from_secs(1));
+            assert!(matches!(late, Verdict::Refuse(_)), "{late:?}");
+        }
     }
 }
