@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{Backlog, listen};
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,6 +27,9 @@ const STATE: &str = "served.jsonl";
 /// The port of TLS where no URL has one.
 const TLS_PORT: u16 = 8443;
 
+/// So many that knock at once may wait to be let in, if the system allows it
+/// (net.core.somaxconn); the standard library's are 128.
+const QUEUE: i32 = 4096;
 /// So many threads read files: a disk does no more at once, and what is read
 /// often is in memory.
 const READERS: usize = 16;
@@ -265,7 +269,12 @@ fn any(url: &BaseUrl, port: u16) -> SocketAddr {
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).with_context(|| format!("listening at {address}"))
+    let listening = || format!("listening at {address}");
+    let listener = TcpListener::bind(address).with_context(listening)?;
+    // Whoever finds no place in the queue asks again a second later.
+    let queue = Backlog::new(QUEUE).context("the length of a queue")?;
+    listen(&listener, queue).with_context(listening)?;
+    Ok(listener)
 }
 
 /// How many connections there may be at once: as many as the system allows, and

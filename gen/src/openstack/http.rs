@@ -189,17 +189,19 @@ fn innermost(error: &reqwest::Error) -> String {
 /// Whether a service's certificate is not to be trusted; the next time it is the
 /// same.
 fn distrusts(error: &reqwest::Error) -> bool {
-    let of_tls = |reason: &(dyn Error + 'static)| {
-        let inner = reason
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        let found = match inner {
-            Some(inner) => inner.downcast_ref::<rustls::Error>(),
-            None => reason.downcast_ref::<rustls::Error>(),
-        };
-        matches!(found, Some(rustls::Error::InvalidCertificate(_)))
-    };
-    reasons(error).into_iter().any(of_tls)
+    reasons(error).into_iter().any(is_of_certificate)
+}
+
+fn is_of_certificate(error: &(dyn Error + 'static)) -> bool {
+    // One of I/O names what is beneath the error in it, and not that error.
+    let inner = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    if let Some(inner) = inner {
+        return is_of_certificate(inner);
+    }
+    let error = error.downcast_ref::<rustls::Error>();
+    matches!(error, Some(rustls::Error::InvalidCertificate(_)))
 }
 
 /// An error, and what is beneath it.

@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 
 use super::audit::{Asked, Audit, Outcome, harmless};
 use super::body::{Answer, Part, Told};
-use super::journal::Clerk;
+use super::keeper::{Clerk, Unable};
 use super::ledger::Verdict;
 use super::range;
 use super::table::{Entry, Kind, Machine, Table};
@@ -143,19 +143,19 @@ async fn document(
     machine: &Machine,
     asked: &Asked,
 ) -> io::Result<Response<Answer>> {
-    // One that is not there is not counted as given.
-    let bytes = fs::read(&entry.file).await?;
     let refuse = |status, told: String| Ok(refused(shared, asked, status, told));
-    match shared.clerk.ask(machine.mac, caller.address()).await {
-        Ok(Verdict::Give | Verdict::GiveAgain) => {}
-        Ok(Verdict::Refuse(refusal)) => {
-            let told = format!(
-                "{refusal}; kgen serve --again {} gives it again",
-                machine.name
-            );
-            return refuse(StatusCode::GONE, told);
-        }
-        Err(why) => return refuse(StatusCode::SERVICE_UNAVAILABLE, why),
+    let asking = shared.clerk.ask(machine.mac, caller.address(), &entry.file);
+    let (verdict, bytes) = match asking.await {
+        Ok(decided) => decided,
+        Err(Unable::Read(error)) => return Err(error),
+        Err(Unable::Write(why)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, why),
+    };
+    if let Verdict::Refuse(refusal) = verdict {
+        let told = format!(
+            "{refusal}; kgen serve --again {} gives it again",
+            machine.name
+        );
+        return refuse(StatusCode::GONE, told);
     }
     let pending = Pending {
         machine: machine.clone(),

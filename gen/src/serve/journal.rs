@@ -1,28 +1,21 @@
 //! The ledger on the disk: a line for each event, written and synced before
 //! the first byte of a document leaves.
 //!
-//! A thread of its own writes what came together with one sync. The file is
-//! locked for as long as it is read or written, so that several programs may
-//! have it: what others append is noted before anything is decided.
+//! The file is locked for as long as it is read or written, so that several
+//! programs may have it: what others append is noted before anything is decided.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
-use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, oneshot};
 
+use super::keeper::Message;
 use super::ledger::{Event, Ledger, Terms, Verdict, What};
 use crate::cluster::Mac;
 use crate::out::SECRET_MODE;
-
-/// So many questions are decided with one sync.
-const TOGETHER: usize = 1024;
 
 /// The file, and what is in it.
 #[derive(Debug)]
@@ -149,7 +142,7 @@ impl Journal {
     }
 
     /// Decides and writes down what came together.
-    fn decide(
+    pub fn decide(
         &mut self,
         asked: &[Message],
         terms: &Terms,
@@ -197,114 +190,14 @@ fn line(mac: Mac, at: OffsetDateTime, what: &What) -> Result<String> {
     Ok(format!("{}\n", serde_json::to_string(&event)?))
 }
 
-#[derive(Debug)]
-enum Message {
-    Asked {
-        mac: Mac,
-        peer: IpAddr,
-        reply: oneshot::Sender<Result<Verdict, String>>,
-    },
-    Sent(Mac),
-}
-
-/// The thread that has the journal.
-#[derive(Debug)]
-pub struct Keeper {
-    thread: JoinHandle<()>,
-    clerk: Clerk,
-}
-
-/// The way to that thread.
-#[derive(Debug, Clone)]
-pub struct Clerk(mpsc::UnboundedSender<Message>);
-
-impl Keeper {
-    /// Starts it.
-    pub fn start(journal: Journal, terms: Terms) -> Result<Self> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let thread = thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || keep(journal, receiver, terms))
-            .context("starting a thread for the journal")?;
-        Ok(Self {
-            thread,
-            clerk: Clerk(sender),
-        })
-    }
-
-    /// A way to it.
-    pub fn clerk(&self) -> Clerk {
-        self.clerk.clone()
-    }
-
-    /// Ends it, once all ways to it are gone and all is written.
-    pub fn end(self) -> Result<()> {
-        drop(self.clerk);
-        let joined = self.thread.join();
-        joined.map_err(|_| anyhow!("the journal's thread panicked"))
-    }
-}
-
-impl Clerk {
-    /// Whether `peer`, who says to be this machine, gets its document. That it
-    /// does is on the disk by then.
-    ///
-    /// # Errors
-    ///
-    /// In words: why nothing can be written down, so that nothing is given.
-    pub async fn ask(&self, mac: Mac, peer: IpAddr) -> Result<Verdict, String> {
-        let (reply, answer) = oneshot::channel();
-        let gone = |_| "the journal's thread has ended".to_owned();
-        self.0
-            .send(Message::Asked { mac, peer, reply })
-            .map_err(|_| gone(()))?;
-        answer.await.map_err(|_| gone(()))?
-    }
-
-    /// Its document was sent to its end.
-    pub fn sent(&self, mac: Mac) {
-        // At the end of the program it may be sent again, which is the lesser
-        // evil.
-        drop(self.0.send(Message::Sent(mac)));
-    }
-}
-
-fn keep(mut journal: Journal, mut receiver: mpsc::UnboundedReceiver<Message>, terms: Terms) {
-    // The time for documents is an hour also where the clock is set meanwhile.
-    let begun = Instant::now();
-    while let Some(first) = receiver.blocking_recv() {
-        let mut batch = vec![first];
-        while batch.len() < TOGETHER
-            && let Ok(next) = receiver.try_recv()
-        {
-            batch.push(next);
-        }
-        let decided = journal.decide(&batch, &terms, terms.since + begun.elapsed());
-        let replies = batch.into_iter().filter_map(|message| match message {
-            Message::Asked { reply, .. } => Some(reply),
-            Message::Sent(_) => None,
-        });
-        match decided {
-            Ok(verdicts) => {
-                for (reply, verdict) in replies.zip(verdicts) {
-                    // Who asked may be gone.
-                    drop(reply.send(Ok(verdict)));
-                }
-            }
-            Err(error) => {
-                for reply in replies {
-                    drop(reply.send(Err(format!("{error:#}"))));
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::keeper::{Decided, Unable};
+    use std::net::IpAddr;
     use std::os::unix::fs::PermissionsExt as _;
     use std::time::Duration;
+    use tokio::sync::oneshot;
 
     fn terms() -> Terms {
         Terms {
@@ -318,11 +211,12 @@ mod tests {
         format!("52:54:00:00:00:{last:02x}").parse().unwrap()
     }
 
-    fn asked(last: u8) -> (Message, oneshot::Receiver<Result<Verdict, String>>) {
+    fn asked(last: u8) -> (Message, oneshot::Receiver<Result<Decided, Unable>>) {
         let (reply, answer) = oneshot::channel();
         let message = Message::Asked {
             mac: mac(last),
             peer: IpAddr::from([10, 0, 0, last]),
+            file: PathBuf::new(),
             reply,
         };
         (message, answer)

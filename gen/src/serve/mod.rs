@@ -1,8 +1,10 @@
 //! A web server for machines that boot from the network.
 //!
-//! [`table`] is what there is, [`catalogue`] whether it is what was built, [`ledger`] decides who gets a document and
-//! [`journal`] remembers it, [`crowd`] says who is let in, [`connection`] serves
-//! those with what [`answer`] and [`body`] make, [`audit`] tells of each.
+//! [`table`] is what there is, [`catalogue`] whether it is what was built.
+//! [`ledger`] decides who gets a document, [`journal`] remembers it, and a
+//! thread of its own keeps both ([`keeper`]). [`crowd`] says who is let in,
+//! [`connection`] serves those with what [`answer`] and [`body`] make, [`audit`]
+//! tells of each.
 //!
 //! Beneath: hyper and rustls.
 
@@ -16,6 +18,7 @@ mod body;
 mod connection;
 mod crowd;
 mod journal;
+mod keeper;
 mod range;
 
 use std::net::SocketAddr;
@@ -37,7 +40,7 @@ use answer::Shared;
 use audit::{Asked, Audit, Outcome};
 use crowd::{Crowd, OF_ONE, Refused};
 pub use journal::Journal;
-use journal::Keeper;
+use keeper::Keeper;
 use ledger::Terms;
 use table::Table;
 
