@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Method, Request, StatusCode, Url, header};
@@ -83,6 +83,9 @@ pub fn client(authority: Option<&Path>) -> Result<Client> {
             .with_context(|| format!("reading {}, the cloud's authority", path.display()))?;
         let certificates = Certificate::from_pem_bundle(&text)
             .with_context(|| format!("{}: is no certificate", path.display()))?;
+        if certificates.is_empty() {
+            bail!("{}: is no certificate", path.display());
+        }
         builder = builder.tls_certs_only(certificates);
     }
     builder
