@@ -1,6 +1,7 @@
 //! The documentation is tested: what it says to type works as written, and what
 //! it points to is there.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,6 +9,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use clap::Parser as _;
+use images::catalogue::{self, Catalogue, Content};
 use tests::command::{Output, run_within};
 use tests::programs::Programs;
 
@@ -159,6 +162,12 @@ fn every_command_in_the_documentation_is_one() -> Result<()> {
         }
     }
     ensure!(knode >= 2, "only {knode} knode commands found");
+    for (page, line) in commands("kimage")? {
+        if let Err(error) = images::cli::Cli::try_parse_from(line.split_whitespace()) {
+            anyhow::bail!("{page}: {line}: {error}");
+        }
+        println!("{page}: {line}");
+    }
     // The check itself can fail.
     for wrong in [
         &["no-such-command"][..],
@@ -368,10 +377,40 @@ fn a_cluster_from_the_network_as_its_page_says() -> Result<()> {
             let path = folder.path().join("out/pxe").join(file);
             ensure!(path.exists() && page.contains(file), "{file} was not made");
         }
-        let serve = "timeout --preserve-status --signal=INT 2 kgen serve --listen 127.0.0.1:0";
+        built(&folder.path().join("out/pxe"), &programs.knode)?;
+        let serve = "timeout --preserve-status --signal=INT 5 kgen serve --listen 127.0.0.1:0";
         let told = sh(serve, folder.path(), &programs)?;
         ensure!(told.success(), "{serve}: {}", told.stderr);
+        for said in [
+            " as out/pxe/catalogue.json says, Linux 6.12.48 for amd64\n",
+            "kgen: documents name the knode in it: nobody downloads one\n",
+        ] {
+            ensure!(told.stderr.contains(said), "{said}: {}", told.stderr);
+            ensure!(page.contains(said), "the page does not say: {said}");
+        }
     }
+    Ok(())
+}
+
+/// Images, and their catalogue as kimage itself writes it.
+fn built(folder: &Path, knode: &Path) -> Result<()> {
+    let mut files = BTreeMap::new();
+    for name in ["vmlinuz", "initrd.img"] {
+        fs::write(folder.join(name), name)?;
+        files.insert(name.to_owned(), Content::of(&folder.join(name))?);
+    }
+    let catalogue = Catalogue {
+        version: 1,
+        suite: "trixie".to_owned(),
+        architecture: "amd64".to_owned(),
+        snapshot: "2026-09-12T07:55:41Z".to_owned(),
+        kernel: "6.12.48".to_owned(),
+        knode: Content::of(knode)?,
+        files,
+        packages: BTreeMap::new(),
+    };
+    let text = serde_json::to_string_pretty(&catalogue)?;
+    fs::write(folder.join(catalogue::NAME), text)?;
     Ok(())
 }
 

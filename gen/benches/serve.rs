@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -35,7 +37,8 @@ struct Server(Child, SocketAddr);
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.0.kill().unwrap();
+        // nginx ends its workers only when it is asked to end.
+        kill(Pid::from_raw(self.0.id().cast_signed()), Signal::SIGTERM).unwrap();
         self.0.wait().unwrap();
     }
 }

@@ -42,7 +42,7 @@ pub fn run(args: &Diff<'_>) -> Result<bool> {
     let mut pki = workspace.pki()?;
     let azure = Azure::wanted(&workspace, target);
     let openstack = Openstack::wanted(&workspace, target);
-    let pxe = Pxe::wanted(&workspace, target);
+    let pxe = Pxe::wanted(&workspace, target, &knode);
     let mut text = String::new();
     for machine in workspace.cluster.documents() {
         let name = machine.name.as_str();

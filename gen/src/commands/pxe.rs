@@ -1,12 +1,14 @@
 //! What `kgen render` writes for machines that boot from the network, beside
 //! the documents.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::artifacts::KnodeSource;
 use crate::budget::Target;
 use crate::cluster::Mac;
 use crate::out::{SECRET_MODE, Stage};
@@ -22,16 +24,26 @@ const FOLDER: &str = "pxe";
 #[derive(Debug)]
 pub struct Pxe {
     deployment: Deployment,
+    /// Checksums of the knodes that documents name, by processor.
+    knode: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Pxe {
     /// Whether anything is made of it: where that is the platform, and the
-    /// settings say how.
-    pub fn wanted(workspace: &Workspace, target: Target) -> Option<Self> {
+    /// settings say how; documents name the knodes of `sources`.
+    pub fn wanted(workspace: &Workspace, target: Target, sources: &[KnodeSource]) -> Option<Self> {
         let pxe = workspace.cluster.pxe.as_ref()?;
-        let wanted = target.platform == Platform::Pxe;
-        wanted.then(|| Self {
+        if target.platform != Platform::Pxe {
+            return None;
+        }
+        let mut knode: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for source in sources {
+            let sums = knode.entry(source.arch.to_string()).or_default();
+            sums.insert(source.sha256.clone());
+        }
+        Some(Self {
             deployment: Deployment::new(&workspace.cluster, pxe, target.format),
+            knode,
         })
     }
 
@@ -59,7 +71,7 @@ impl Pxe {
         if let Some(text) = dnsmasq::configuration(d) {
             files.push((folder.join(dnsmasq::NAME), text));
         }
-        let index = serde_json::to_string_pretty(&index::Index::new(d))?;
+        let index = serde_json::to_string_pretty(&index::Index::new(d, self.knode.clone()))?;
         files.push((folder.join(index::NAME), format!("{index}\n")));
         let secret = |(path, text)| (path, Secret::from(text));
         Ok(files.into_iter().map(secret).collect())

@@ -50,7 +50,7 @@ pub fn run(args: &Render<'_>) -> Result<()> {
     let documents_in_all = workspace.cluster.documents().count();
     let azure = Azure::wanted(&workspace, target);
     let openstack = Openstack::wanted(&workspace, target);
-    let pxe = Pxe::wanted(&workspace, target);
+    let pxe = Pxe::wanted(&workspace, target, &knode);
     let (done, progress) = (AtomicUsize::new(0), Mutex::new(Progress::new()));
     let mut stage = documents(&workspace, &mut pki, |pki, machine, stage| {
         let material = pki.machine(&workspace.cluster, machine)?;

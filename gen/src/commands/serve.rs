@@ -1,12 +1,13 @@
 //! `kgen serve`: a web server for machines that boot from the network.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{Backlog, listen};
 use time::OffsetDateTime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -15,6 +16,7 @@ use crate::cluster::BaseUrl;
 use crate::pxe::index::{self, Index};
 use crate::report::{Finding, Report};
 use crate::serve::audit::Audit;
+use crate::serve::catalogue::Catalogue;
 use crate::serve::ledger::{Terms, shown};
 use crate::serve::table::Table;
 use crate::serve::{Journal, Service, serve, tls_config};
@@ -24,6 +26,19 @@ use crate::yaml;
 const STATE: &str = "served.jsonl";
 /// The port of TLS where no URL has one.
 const TLS_PORT: u16 = 8443;
+
+/// So many that knock at once may wait to be let in, if the system allows it
+/// (net.core.somaxconn); the standard library's are 128.
+const QUEUE: i32 = 4096;
+/// So many threads read files: a disk does no more at once, and what is read
+/// often is in memory.
+const READERS: usize = 16;
+/// So many connections are of use at once.
+const MOST: usize = 8192;
+/// So many are good where the system does not say what it allows.
+const FEW: usize = 256;
+/// Files that are not of connections, in pairs.
+const SPARE: usize = 16;
 
 /// What to serve, where and how.
 #[derive(Debug)]
@@ -63,14 +78,19 @@ pub fn run(args: &Serve<'_>) -> Result<()> {
     if !args.again.is_empty() {
         return again(args.again, &table, &index, &state);
     }
-    for file in table.boot_files().iter().filter(|file| !file.is_file()) {
-        let file = file.display();
-        terminal::say(&format!(
-            "kgen: {file} is not there yet; machines wait for it"
-        ));
+    match Catalogue::read(boot)? {
+        Some(catalogue) => images(&catalogue, &table.boot_files(), &index)?,
+        None => {
+            for file in table.boot_files().iter().filter(|file| !file.is_file()) {
+                let file = file.display();
+                terminal::say(&format!(
+                    "kgen: {file} is not there yet; machines wait for it"
+                ));
+            }
+        }
     }
     let (plain, tls) = listeners(args, &index)?;
-    room();
+    let connections = room();
     let since = OffsetDateTime::now_utc();
     let terms = Terms {
         since,
@@ -105,11 +125,13 @@ pub fn run(args: &Serve<'_>) -> Result<()> {
         journal: Journal::open(&state)?,
         terms,
         audit: Audit::new(args.json, Box::new(io::stdout())),
+        connections,
         plain,
         tls,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        .max_blocking_threads(READERS)
         .build()
         .context("starting to use the network")?;
     runtime.block_on(async {
@@ -124,6 +146,31 @@ pub fn run(args: &Serve<'_>) -> Result<()> {
         };
         serve(service, stop).await
     })
+}
+
+/// Tells of images that were built, if they are what was built.
+fn images(catalogue: &Catalogue, files: &[&Path], index: &Index) -> Result<()> {
+    let checked = catalogue.check(files)?;
+    let path = catalogue.path().display();
+    let size = |(name, size): &(String, u64)| format!("{name} ({:.1} MB)", *size as f64 / 1e6);
+    let good: Vec<String> = checked.good.iter().map(size).collect();
+    if !good.is_empty() {
+        let (good, kernel) = (good.join(" and "), catalogue.kernel());
+        terminal::say(&format!("kgen: {good} as {path} says, Linux {kernel}"));
+    }
+    let mut warnings = Report::default();
+    for file in &checked.unknown {
+        let finding = Finding::new(format!("{path} does not know {}", file.display()));
+        let help = "it is served unchecked; pxe.images in the settings names kernel and initrd";
+        warnings.add(finding.warning().help(help));
+    }
+    match catalogue.has_knode(&index.knode) {
+        Some(Ok(())) => terminal::say("kgen: documents name the knode in it: nobody downloads one"),
+        Some(Err(finding)) => warnings.add(finding),
+        None => {}
+    }
+    terminal::warn(&warnings);
+    Ok(())
 }
 
 /// Lets machines have their documents once more, of this program or of one
@@ -191,16 +238,16 @@ fn listeners(args: &Serve<'_>, index: &Index) -> Result<(Option<TcpListener>, Op
         url.map_err(|error| damaged(args.from, &error.to_string()).into())
     };
     let (server, documents) = (url(&index.server)?, url(&index.documents)?);
-    let any = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let plain = args
         .listen
-        .or_else(|| (!server.is_https()).then(|| any(server.port())));
+        .or_else(|| (!server.is_https()).then(|| any(&server, server.port())));
     let secured = [&documents, &server].into_iter().find(|u| u.is_https());
     let tls = match args.tls {
         Some((certificate, key)) => {
             let config = tls_config(certificate, key)?;
+            let url = secured.unwrap_or(&server);
             let port = secured.map_or(TLS_PORT, BaseUrl::port);
-            Some((bind(args.tls_listen.unwrap_or(any(port)))?, config))
+            Some((bind(args.tls_listen.unwrap_or(any(url, port)))?, config))
         }
         None if plain.is_none() => {
             let finding = Finding::new(format!("{server} is reached over TLS"));
@@ -213,16 +260,33 @@ fn listeners(args: &Serve<'_>, index: &Index) -> Result<(Option<TcpListener>, Op
     Ok((plain.map(bind).transpose()?, tls))
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).with_context(|| format!("listening at {address}"))
+/// All addresses of the kind that a URL has.
+fn any(url: &BaseUrl, port: u16) -> SocketAddr {
+    match url.address() {
+        Some(IpAddr::V6(_)) => (Ipv6Addr::UNSPECIFIED, port).into(),
+        _ => (Ipv4Addr::UNSPECIFIED, port).into(),
+    }
 }
 
-/// As many connections as the system allows: each is an open file.
-fn room() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        // Fewer connections at once are slower, and no failure.
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).ok();
-    }
+fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let listening = || format!("listening at {address}");
+    let listener = TcpListener::bind(address).with_context(listening)?;
+    // Whoever finds no place in the queue asks again a second later.
+    let queue = Backlog::new(QUEUE).context("the length of a queue")?;
+    listen(&listener, queue).with_context(listening)?;
+    Ok(listener)
+}
+
+/// How many connections there may be at once: as many as the system allows, and
+/// as are of use.
+fn room() -> usize {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return FEW;
+    };
+    // Fewer connections at once are slower, and no failure.
+    let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    let files = if raised { hard } else { soft };
+    // Each is an open file, and may read one.
+    let most = usize::try_from(files / 2).unwrap_or(MOST);
+    most.saturating_sub(SPARE).clamp(1, MOST)
 }

@@ -4,10 +4,11 @@
 
 use std::error::Error;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, Method, Request, StatusCode, Url, header};
@@ -17,6 +18,10 @@ use serde_json::Value;
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(60);
+
+/// What to do about a certificate of the cloud's.
+const UNTRUSTED: &str = "; cacert in clouds.yaml or OS_CACERT names the file with the authority of \
+                         the cloud's certificate";
 
 /// Why there is no good answer.
 #[derive(Debug)]
@@ -78,6 +83,9 @@ pub fn client(authority: Option<&Path>) -> Result<Client> {
             .with_context(|| format!("reading {}, the cloud's authority", path.display()))?;
         let certificates = Certificate::from_pem_bundle(&text)
             .with_context(|| format!("{}: is no certificate", path.display()))?;
+        if certificates.is_empty() {
+            bail!("{}: is no certificate", path.display());
+        }
         builder = builder.tls_certs_only(certificates);
     }
     builder
@@ -111,8 +119,14 @@ pub async fn send(client: &Client, request: Request) -> Result<Answer, Trouble> 
         // What a query asks for is of no interest; a URL may have a password.
         request.url().origin().ascii_serialization() + request.url().path()
     );
-    let lost =
-        |error: reqwest::Error| Trouble::Passing(format!("{place}: {}", innermost(error)), None);
+    let lost = |error: reqwest::Error| {
+        let error = error.without_url();
+        let why = format!("{place}: {}", innermost(&error));
+        match distrusts(&error) {
+            true => Trouble::refused(why + UNTRUSTED),
+            false => Trouble::Passing(why, None),
+        }
+    };
     let response = client.execute(request).await.map_err(lost)?;
     let (status, mut headers) = (response.status(), response.headers().clone());
     if let Some(token) = headers.get_mut("x-subject-token") {
@@ -170,11 +184,36 @@ fn said(body: &Value) -> Option<&str> {
 }
 
 /// The innermost reason tells most.
-fn innermost(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut reason: &(dyn Error + 'static) = &error;
-    while let Some(source) = reason.source() {
-        reason = source;
+fn innermost(error: &reqwest::Error) -> String {
+    let last = reasons(error).pop();
+    last.map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// Whether a service's certificate is not to be trusted; the next time it is the
+/// same.
+fn distrusts(error: &reqwest::Error) -> bool {
+    reasons(error).into_iter().any(is_of_certificate)
+}
+
+fn is_of_certificate(error: &(dyn Error + 'static)) -> bool {
+    // One of I/O names what is beneath the error in it, and not that error.
+    let inner = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    if let Some(inner) = inner {
+        return is_of_certificate(inner);
     }
-    reason.to_string()
+    let error = error.downcast_ref::<rustls::Error>();
+    matches!(error, Some(rustls::Error::InvalidCertificate(_)))
+}
+
+/// An error, and what is beneath it.
+fn reasons(error: &reqwest::Error) -> Vec<&(dyn Error + 'static)> {
+    let mut all: Vec<&(dyn Error + 'static)> = Vec::new();
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        all.push(error);
+        next = error.source();
+    }
+    all
 }

@@ -1,5 +1,7 @@
 //! What there is to serve, for `kgen serve`: a file beside the scripts.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 
 use super::Deployment;
@@ -22,6 +24,10 @@ pub struct Index {
     pub documents: String,
     /// Files that machines boot: kernels and initrds.
     pub boot: Vec<String>,
+    /// The checksums of the knodes that documents name, SHA-256 in hexadecimal,
+    /// by processor; none in what an older kgen wrote.
+    #[serde(default)]
+    pub knode: BTreeMap<String, BTreeSet<String>>,
     /// The machines.
     pub machines: Vec<Known>,
 }
@@ -36,8 +42,8 @@ pub struct Known {
 }
 
 impl Index {
-    /// What there is to serve of a deployment.
-    pub fn new(d: &Deployment) -> Self {
+    /// What there is to serve of a deployment whose documents name these knodes.
+    pub fn new(d: &Deployment, knode: BTreeMap<String, BTreeSet<String>>) -> Self {
         let files = d.machines.iter().flat_map(|m| [&m.kernel, &m.initrd]);
         let mut boot: Vec<String> = files.cloned().collect();
         boot.sort();
@@ -52,6 +58,7 @@ impl Index {
             server: d.server.to_string(),
             documents: d.documents.to_string(),
             boot,
+            knode,
             machines: machines.collect(),
         }
     }

@@ -1,7 +1,7 @@
 //! From a request to its answer.
 
-use std::fs::Metadata;
-use std::io::{self, SeekFrom};
+use std::fs::{File, Metadata};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
@@ -9,12 +9,12 @@ use std::time::UNIX_EPOCH;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::fs::{self, File};
-use tokio::io::AsyncSeekExt as _;
+use tokio::fs;
+use tokio::task::spawn_blocking;
 
 use super::audit::{Asked, Audit, Outcome, harmless};
-use super::body::{Answer, Part};
-use super::journal::Clerk;
+use super::body::{Answer, Part, Told};
+use super::keeper::{Clerk, Unable};
 use super::ledger::Verdict;
 use super::range;
 use super::table::{Entry, Kind, Machine, Table};
@@ -69,6 +69,12 @@ impl Caller {
             told: if taken { "sent" } else { "broken off" }.to_owned(),
         };
         shared.audit.tell(&pending.asked, &outcome);
+    }
+
+    /// Whether a document is on its way.
+    pub fn awaits(&self) -> bool {
+        let pending = self.pending.lock();
+        pending.unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// Whose address it is, however it was written down.
@@ -137,19 +143,19 @@ async fn document(
     machine: &Machine,
     asked: &Asked,
 ) -> io::Result<Response<Answer>> {
-    // One that is not there is not counted as given.
-    let bytes = fs::read(&entry.file).await?;
     let refuse = |status, told: String| Ok(refused(shared, asked, status, told));
-    match shared.clerk.ask(machine.mac, caller.address()).await {
-        Ok(Verdict::Give | Verdict::GiveAgain) => {}
-        Ok(Verdict::Refuse(refusal)) => {
-            let told = format!(
-                "{refusal}; kgen serve --again {} gives it again",
-                machine.name
-            );
-            return refuse(StatusCode::GONE, told);
-        }
-        Err(why) => return refuse(StatusCode::SERVICE_UNAVAILABLE, why),
+    let asking = shared.clerk.ask(machine.mac, caller.address(), &entry.file);
+    let (verdict, bytes) = match asking.await {
+        Ok(decided) => decided,
+        Err(Unable::Read(error)) => return Err(error),
+        Err(Unable::Write(why)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, why),
+    };
+    if let Verdict::Refuse(refusal) = verdict {
+        let told = format!(
+            "{refusal}; kgen serve --again {} gives it again",
+            machine.name
+        );
+        return refuse(StatusCode::GONE, told);
     }
     let pending = Pending {
         machine: machine.clone(),
@@ -207,8 +213,16 @@ async fn boot(
     request: &Request<Incoming>,
     head: bool,
 ) -> io::Result<Response<Answer>> {
-    let mut file = File::open(&entry.file).await?;
-    let metadata = file.metadata().await?;
+    let path = entry.file.clone();
+    let opened = spawn_blocking(move || {
+        let file = File::open(path)?;
+        let metadata = file.metadata()?;
+        Ok::<_, io::Error>((file, metadata))
+    });
+    let (file, metadata) = opened.await.map_err(io::Error::other)??;
+    if !metadata.is_file() {
+        return Err(io::Error::other("is no file"));
+    }
     let (length, tag) = (metadata.len(), tag(&metadata));
     let header = |name: HeaderName| request.headers().get(name)?.to_str().ok();
     // A part of another file than the one that was begun is of no use.
@@ -235,17 +249,12 @@ async fn boot(
             .tell(asked, &outcome(status, 0, "sent".to_owned()));
         Answer::Whole(None)
     } else {
-        if first > 0 {
-            file.seek(SeekFrom::Start(first)).await?;
-        }
-        Answer::File(Box::new(Part {
-            file,
-            length: count,
-            sent: 0,
+        let told = Told {
             audit: Arc::clone(&shared.audit),
             asked: asked.clone(),
             status: status.as_u16(),
-        }))
+        };
+        Answer::File(Box::new(Part::new(file, first, count, told)))
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;

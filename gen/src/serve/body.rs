@@ -1,19 +1,20 @@
 //! What is sent: a few bytes, or a part of a file while it is read.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
-use tokio::fs::File;
-use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::audit::{Asked, Audit, Outcome};
 
-/// So much of a file is read at once.
-const CHUNK: usize = 128 << 10;
+/// So much of a file is read at once; a connection has no more of it in memory.
+const CHUNK: usize = 64 << 10;
 
 /// The body of an answer.
 pub enum Answer {
@@ -40,13 +41,19 @@ impl fmt::Debug for Answer {
 /// it came.
 #[derive(Debug)]
 pub struct Part {
-    /// The file, at the part's beginning.
-    pub file: File,
-    /// How many bytes are to be sent.
-    pub length: u64,
-    /// How many of them are sent.
-    pub sent: u64,
-    /// Where to tell of it.
+    file: Arc<File>,
+    /// Where in the file is what is read next.
+    at: u64,
+    left: u64,
+    sent: u64,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+    told: Told,
+}
+
+/// How the line is told.
+#[derive(Debug)]
+pub struct Told {
+    /// Where.
     pub audit: Arc<Audit>,
     /// Who asked.
     pub asked: Asked,
@@ -71,49 +78,82 @@ impl Body for Answer {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
-            Self::File(part) => part.sent == part.length,
+            Self::File(part) => part.left == 0,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(match self {
             Self::Whole(bytes) => bytes.as_ref().map_or(0, |bytes| bytes.len() as u64),
-            Self::File(part) => part.length - part.sent,
+            Self::File(part) => part.left,
         })
     }
 }
 
 impl Part {
+    /// So many bytes of a file, from `first` on.
+    pub fn new(file: File, first: u64, length: u64, told: Told) -> Self {
+        Self {
+            file: Arc::new(file),
+            at: first,
+            left: length,
+            sent: 0,
+            reading: None,
+            told,
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        let left = self.length - self.sent;
-        if left == 0 {
+        if self.left == 0 {
             return Poll::Ready(None);
         }
-        let mut chunk = vec![0; left.min(CHUNK as u64) as usize];
-        let mut buffer = ReadBuf::new(&mut chunk);
-        ready!(Pin::new(&mut self.file).poll_read(cx, &mut buffer))?;
-        let read = buffer.filled().len();
-        if read == 0 {
-            let error = io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter");
-            return Poll::Ready(Some(Err(error)));
+        let (file, at) = (&self.file, self.at);
+        let most = self.left.min(CHUNK as u64) as usize;
+        let reading = self.reading.get_or_insert_with(|| {
+            let file = Arc::clone(file);
+            spawn_blocking(move || read(&file, at, most))
+        });
+        let read = ready!(Pin::new(reading).poll(cx));
+        self.reading = None;
+        let bytes = read.map_err(io::Error::other)??;
+        let count = bytes.len() as u64;
+        self.at += count;
+        self.left -= count;
+        self.sent += count;
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+}
+
+/// Up to so many bytes of a file, and at least one.
+fn read(file: &File, at: u64, most: usize) -> io::Result<Bytes> {
+    let mut chunk = vec![0; most];
+    loop {
+        match file.read_at(&mut chunk, at) {
+            Ok(0) => {
+                let told = "the file became shorter";
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, told));
+            }
+            Ok(count) => {
+                chunk.truncate(count);
+                return Ok(Bytes::from(chunk));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        chunk.truncate(read);
-        self.sent += read as u64;
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from(chunk)))))
     }
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        let told = match self.sent == self.length {
-            true => "sent",
-            false => "broken off",
+        let told = match self.left {
+            0 => "sent",
+            _ => "broken off",
         };
         let outcome = Outcome {
-            status: Some(self.status),
+            status: Some(self.told.status),
             bytes: self.sent,
             told: told.to_owned(),
         };
-        self.audit.tell(&self.asked, &outcome);
+        self.told.audit.tell(&self.told.asked, &outcome);
     }
 }

@@ -1,27 +1,21 @@
 //! The ledger on the disk: a line for each event, written and synced before
 //! the first byte of a document leaves.
 //!
-//! A thread of its own writes what came together with one sync. The file is
-//! locked for as long as it is read or written, so that several programs may
-//! have it: what others append is noted before anything is decided.
+//! The file is locked for as long as it is read or written, so that several
+//! programs may have it: what others append is noted before anything is decided.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
-use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::thread::{self, JoinHandle};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, oneshot};
 
+use super::keeper::Message;
 use super::ledger::{Event, Ledger, Terms, Verdict, What};
 use crate::cluster::Mac;
 use crate::out::SECRET_MODE;
-
-/// So many questions are decided with one sync.
-const TOGETHER: usize = 1024;
 
 /// The file, and what is in it.
 #[derive(Debug)]
@@ -31,6 +25,8 @@ pub struct Journal {
     ledger: Ledger,
     /// Up to where the file was read.
     known: u64,
+    /// Whether what comes next in the file happens now.
+    live: bool,
 }
 
 impl Journal {
@@ -52,9 +48,10 @@ impl Journal {
             path: path.to_owned(),
             ledger: Ledger::default(),
             known: 0,
+            live: false,
         };
         journal.locked(|journal| {
-            journal.catch_up()?;
+            journal.catch_up(OffsetDateTime::now_utc())?;
             let length = journal.file.metadata()?.len();
             if length > journal.known {
                 journal.file.set_len(journal.known)?;
@@ -74,7 +71,7 @@ impl Journal {
     pub fn allow(&mut self, macs: &[Mac]) -> Result<()> {
         let at = OffsetDateTime::now_utc();
         self.locked(|journal| {
-            journal.catch_up()?;
+            journal.catch_up(at)?;
             let lines = macs.iter().map(|mac| line(*mac, at, &What::Allowed));
             journal.append(&lines.collect::<Result<String>>()?)?;
             for mac in macs {
@@ -94,9 +91,11 @@ impl Journal {
         Ok(done)
     }
 
-    /// Takes note of whole lines that are new in the file.
-    fn catch_up(&mut self) -> Result<()> {
+    /// Takes note of whole lines that are new in the file; what a clock said that
+    /// was ahead of ours did not happen later than now.
+    fn catch_up(&mut self, now: OffsetDateTime) -> Result<()> {
         let length = self.file.metadata()?.len();
+        let live = std::mem::replace(&mut self.live, true);
         if length < self.known {
             bail!("became shorter: somebody wrote over it");
         }
@@ -118,7 +117,10 @@ impl Journal {
             let event: Event = serde_json::from_str(line)
                 .map_err(|e| anyhow!("{line:?} is not what happened to a document: {e}"))?;
             let mac = event.mac.parse().map_err(|e| anyhow!("{line:?}: {e}"))?;
-            self.ledger.note(mac, event.at, &event.what);
+            // The operator's word counts from when it is heard: clocks jump.
+            let heard = live && event.what == What::Allowed;
+            let at = if heard { now } else { event.at.min(now) };
+            self.ledger.note(mac, at, &event.what);
         }
         self.known += whole as u64;
         Ok(())
@@ -140,12 +142,16 @@ impl Journal {
     }
 
     /// Decides and writes down what came together.
-    fn decide(&mut self, asked: &[Message], terms: &Terms) -> Result<Vec<Verdict>> {
+    pub fn decide(
+        &mut self,
+        asked: &[Message],
+        terms: &Terms,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Verdict>> {
         self.locked(|journal| {
-            journal.catch_up()?;
+            journal.catch_up(now)?;
             let (mut lines, mut verdicts) = (String::new(), Vec::new());
             for message in asked {
-                let now = OffsetDateTime::now_utc();
                 let (mac, what) = match message {
                     Message::Asked { mac, peer, .. } => {
                         let verdict = journal.ledger.judge(*mac, *peer, now, terms);
@@ -167,6 +173,7 @@ impl Journal {
                 // What cannot be written down did not happen: the file tells.
                 journal.ledger = Ledger::default();
                 journal.known = 0;
+                journal.live = false;
                 return Err(error.into());
             }
             Ok(verdicts)
@@ -183,112 +190,14 @@ fn line(mac: Mac, at: OffsetDateTime, what: &What) -> Result<String> {
     Ok(format!("{}\n", serde_json::to_string(&event)?))
 }
 
-#[derive(Debug)]
-enum Message {
-    Asked {
-        mac: Mac,
-        peer: IpAddr,
-        reply: oneshot::Sender<Result<Verdict, String>>,
-    },
-    Sent(Mac),
-}
-
-/// The thread that has the journal.
-#[derive(Debug)]
-pub struct Keeper {
-    thread: JoinHandle<()>,
-    clerk: Clerk,
-}
-
-/// The way to that thread.
-#[derive(Debug, Clone)]
-pub struct Clerk(mpsc::UnboundedSender<Message>);
-
-impl Keeper {
-    /// Starts it.
-    pub fn start(journal: Journal, terms: Terms) -> Result<Self> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let thread = thread::Builder::new()
-            .name("journal".to_owned())
-            .spawn(move || keep(journal, receiver, terms))
-            .context("starting a thread for the journal")?;
-        Ok(Self {
-            thread,
-            clerk: Clerk(sender),
-        })
-    }
-
-    /// A way to it.
-    pub fn clerk(&self) -> Clerk {
-        self.clerk.clone()
-    }
-
-    /// Ends it, once all ways to it are gone and all is written.
-    pub fn end(self) -> Result<()> {
-        drop(self.clerk);
-        let joined = self.thread.join();
-        joined.map_err(|_| anyhow!("the journal's thread panicked"))
-    }
-}
-
-impl Clerk {
-    /// Whether `peer`, who says to be this machine, gets its document. That it
-    /// does is on the disk by then.
-    ///
-    /// # Errors
-    ///
-    /// In words: why nothing can be written down, so that nothing is given.
-    pub async fn ask(&self, mac: Mac, peer: IpAddr) -> Result<Verdict, String> {
-        let (reply, answer) = oneshot::channel();
-        let gone = |_| "the journal's thread has ended".to_owned();
-        self.0
-            .send(Message::Asked { mac, peer, reply })
-            .map_err(|_| gone(()))?;
-        answer.await.map_err(|_| gone(()))?
-    }
-
-    /// Its document was sent to its end.
-    pub fn sent(&self, mac: Mac) {
-        // At the end of the program it may be sent again, which is the lesser
-        // evil.
-        drop(self.0.send(Message::Sent(mac)));
-    }
-}
-
-fn keep(mut journal: Journal, mut receiver: mpsc::UnboundedReceiver<Message>, terms: Terms) {
-    while let Some(first) = receiver.blocking_recv() {
-        let mut batch = vec![first];
-        while batch.len() < TOGETHER
-            && let Ok(next) = receiver.try_recv()
-        {
-            batch.push(next);
-        }
-        let decided = journal.decide(&batch, &terms);
-        let replies = batch.into_iter().filter_map(|message| match message {
-            Message::Asked { reply, .. } => Some(reply),
-            Message::Sent(_) => None,
-        });
-        match decided {
-            Ok(verdicts) => {
-                for (reply, verdict) in replies.zip(verdicts) {
-                    // Who asked may be gone.
-                    drop(reply.send(Ok(verdict)));
-                }
-            }
-            Err(error) => {
-                for reply in replies {
-                    drop(reply.send(Err(format!("{error:#}"))));
-                }
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::keeper::{Decided, Unable};
+    use std::net::IpAddr;
     use std::os::unix::fs::PermissionsExt as _;
     use std::time::Duration;
+    use tokio::sync::oneshot;
 
     fn terms() -> Terms {
         Terms {
@@ -302,11 +211,12 @@ mod tests {
         format!("52:54:00:00:00:{last:02x}").parse().unwrap()
     }
 
-    fn asked(last: u8) -> (Message, oneshot::Receiver<Result<Verdict, String>>) {
+    fn asked(last: u8) -> (Message, oneshot::Receiver<Result<Decided, Unable>>) {
         let (reply, answer) = oneshot::channel();
         let message = Message::Asked {
             mac: mac(last),
             peer: IpAddr::from([10, 0, 0, last]),
+            file: PathBuf::new(),
             reply,
         };
         (message, answer)
@@ -314,7 +224,11 @@ mod tests {
 
     fn verdicts(journal: &mut Journal, which: &[u8]) -> Vec<Verdict> {
         let messages: Vec<Message> = which.iter().map(|last| asked(*last).0).collect();
-        journal.decide(&messages, &terms()).unwrap()
+        decide(journal, &messages).unwrap()
+    }
+
+    fn decide(journal: &mut Journal, messages: &[Message]) -> Result<Vec<Verdict>> {
+        journal.decide(messages, &terms(), OffsetDateTime::now_utc())
     }
 
     #[test]
@@ -331,7 +245,7 @@ mod tests {
             [Verdict::Give, Verdict::Give, Verdict::GiveAgain],
             "one who asks twice at once has it once"
         );
-        journal.decide(&[Message::Sent(mac(1))], &terms()).unwrap();
+        decide(&mut journal, &[Message::Sent(mac(1))]).unwrap();
         for journal in [&mut other, &mut Journal::open(&path).unwrap()] {
             assert!(matches!(verdicts(journal, &[1])[..], [Verdict::Refuse(_)]));
             assert_eq!(verdicts(journal, &[2]), [Verdict::GiveAgain]);
@@ -360,7 +274,46 @@ mod tests {
         );
         // Nothing is given on the word of a file that somebody emptied.
         std::fs::write(&path, "").unwrap();
-        let error = journal.decide(&[asked(1).0], &terms()).unwrap_err();
+        let error = decide(&mut journal, &[asked(1).0]).unwrap_err();
         assert!(format!("{error:#}").contains("became shorter"), "{error:#}");
+    }
+
+    /// A clock that was ahead, or is set back, makes no time longer.
+    #[test]
+    fn clocks_jump() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("served.jsonl");
+        let now = OffsetDateTime::now_utc();
+        let day = Duration::from_hours(24);
+        let sent = |last: u8| {
+            let begun = What::Begun {
+                peer: IpAddr::from([10, 0, 0, last]),
+            };
+            [begun, What::Sent].map(|what| line(mac(last), now + day, &what).unwrap())
+        };
+        std::fs::write(&path, sent(1).concat()).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        let terms = Terms {
+            again: Duration::from_secs(30),
+            ..terms()
+        };
+        let later = now + Duration::from_mins(1);
+        let mut ask = |last| journal.decide(&[asked(last).0], &terms, later).unwrap();
+        assert!(matches!(ask(1)[..], [Verdict::Refuse(_)]));
+        // What is allowed now is allowed from now on, whatever the other's clock says.
+        for at in [now + day, now - day] {
+            let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+            let allowed = line(mac(1), at, &What::Allowed).unwrap();
+            file.write_all(allowed.as_bytes()).unwrap();
+            let at = later + terms.window;
+            let mut ask = |at| {
+                let verdicts = journal.decide(&[asked(1).0], &terms, at).unwrap();
+                verdicts[0].clone()
+            };
+            assert_eq!(ask(later), Verdict::Give);
+            assert_eq!(ask(at), Verdict::GiveAgain);
+            let late = ask(at + Duration::from_secs(1));
+            assert!(matches!(late, Verdict::Refuse(_)), "{late:?}");
+        }
     }
 }

@@ -1,52 +1,49 @@
 //! A web server for machines that boot from the network.
 //!
-//! [`table`] is what there is, [`ledger`] decides who gets a document and
-//! [`journal`] remembers it, [`answer`] and [`body`] make answers of both,
-//! [`audit`] tells of each.
+//! [`table`] is what there is, [`catalogue`] whether it is what was built.
+//! [`ledger`] decides who gets a document, [`journal`] remembers it, and a
+//! thread of its own keeps both ([`keeper`]). [`crowd`] says who is let in,
+//! [`connection`] serves those with what [`answer`] and [`body`] make, [`audit`]
+//! tells of each.
 //!
 //! Beneath: hyper and rustls.
 
 pub mod audit;
+pub mod catalogue;
 pub mod ledger;
 pub mod table;
 
 mod answer;
 mod body;
+mod connection;
+mod crowd;
 mod journal;
+mod keeper;
 mod range;
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use nix::sys::socket::{setsockopt, sockopt};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use answer::{Caller, Shared};
-use audit::Audit;
+use answer::Shared;
+use audit::{Asked, Audit, Outcome};
+use crowd::{Crowd, OF_ONE, Refused};
 pub use journal::Journal;
-use journal::Keeper;
+use keeper::Keeper;
 use ledger::Terms;
 use table::Table;
 
-/// How long a TLS handshake may take, and how long a request's head.
-const HEAD: Duration = Duration::from_secs(20);
-/// How long nobody may take what is sent.
-const TAKEN: Duration = Duration::from_secs(60);
 /// How long answers that are on their way may take when the program ends.
 const ENDING: Duration = Duration::from_secs(10);
 /// So long nobody is let in when the system has no room for more.
@@ -63,6 +60,8 @@ pub struct Service {
     pub terms: Terms,
     /// Where requests are told.
     pub audit: Audit,
+    /// How many connections there may be at once.
+    pub connections: usize,
     /// Where it is served in the clear.
     pub plain: Option<std::net::TcpListener>,
     /// Where it is served over TLS; documents are given there alone then.
@@ -78,14 +77,15 @@ pub async fn serve(service: Service, stop: impl Future<Output = ()>) -> Result<(
         audit: Arc::new(service.audit),
         only_tls: service.tls.is_some(),
     });
+    let crowd = Arc::new(Crowd::new(service.connections, OF_ONE));
     let (ending, ended) = watch::channel(false);
     let mut doors = JoinSet::new();
     if let Some(listener) = service.plain {
-        let door = Door::new(listener, None, &shared, &ended)?;
+        let door = Door::new(listener, None, &shared, &crowd, &ended)?;
         doors.spawn(door.keep());
     }
     if let Some((listener, config)) = service.tls {
-        let door = Door::new(listener, Some(config), &shared, &ended)?;
+        let door = Door::new(listener, Some(config), &shared, &crowd, &ended)?;
         doors.spawn(door.keep());
     }
     drop((shared, ended));
@@ -124,6 +124,7 @@ struct Door {
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     shared: Arc<Shared>,
+    crowd: Arc<Crowd>,
     ended: watch::Receiver<bool>,
 }
 
@@ -132,6 +133,7 @@ impl Door {
         listener: std::net::TcpListener,
         tls: Option<Arc<ServerConfig>>,
         shared: &Arc<Shared>,
+        crowd: &Arc<Crowd>,
         ended: &watch::Receiver<bool>,
     ) -> Result<Self> {
         listener.set_nonblocking(true)?;
@@ -139,6 +141,7 @@ impl Door {
             listener: TcpListener::from_std(listener).context("taking the listener")?,
             tls: tls.map(TlsAcceptor::from),
             shared: Arc::clone(shared),
+            crowd: Arc::clone(crowd),
             ended: ended.clone(),
         })
     }
@@ -150,13 +153,10 @@ impl Door {
         loop {
             tokio::select! {
                 () = over(&mut ended) => break,
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, peer)) => {
-                        let (shared, ended) = (Arc::clone(&self.shared), self.ended.clone());
-                        connections.spawn(connection(shared, stream, peer, self.tls.clone(), ended));
-                    }
+                knocked = self.knock() => match knocked {
+                    Some((stream, peer, room)) => self.enter(stream, peer, room, &mut connections),
                     // One that went away is nothing; too many open files pass.
-                    Err(_) => sleep(FULL).await,
+                    None => sleep(FULL).await,
                 },
                 Some(_) = connections.join_next() => {}
             }
@@ -167,90 +167,52 @@ impl Door {
         drop(timeout(ENDING, rest).await);
         connections.shutdown().await;
     }
+
+    /// The next who knocks, once there is room.
+    async fn knock(&self) -> Option<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let room = self.crowd.room().await?;
+        let (stream, peer) = self.listener.accept().await.ok()?;
+        Some((stream, peer, room))
+    }
+
+    fn enter(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        room: OwnedSemaphorePermit,
+        connections: &mut JoinSet<()>,
+    ) {
+        let address = peer.ip().to_canonical();
+        match self.crowd.enter(address, room) {
+            Ok(place) => {
+                let (shared, ended) = (Arc::clone(&self.shared), self.ended.clone());
+                let tls = self.tls.clone();
+                connections.spawn(async move {
+                    connection::serve(shared, stream, peer, tls, ended).await;
+                    drop(place);
+                });
+            }
+            Err(Refused::Known) => {}
+            Err(Refused::News) => {
+                let asked = Asked {
+                    peer: SocketAddr::new(address, peer.port()),
+                    what: "connection".to_owned(),
+                    machine: None,
+                };
+                let told = format!("refused: {address} has {OF_ONE} others");
+                let outcome = Outcome {
+                    status: None,
+                    bytes: 0,
+                    told,
+                };
+                self.shared.audit.tell(&asked, &outcome);
+            }
+        }
+    }
 }
 
 /// Until the program ends.
 async fn over(ended: &mut watch::Receiver<bool>) {
     // Where nobody can say so any more, it has ended.
     drop(ended.wait_for(|ended| *ended).await);
-}
-
-async fn connection(
-    shared: Arc<Shared>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    tls: Option<TlsAcceptor>,
-    ended: watch::Receiver<bool>,
-) {
-    // Whoever takes nothing goes away by itself; neither option can fail on a
-    // connection of TCP, nor is anything lost without them.
-    setsockopt(
-        &stream,
-        sockopt::TcpUserTimeout,
-        &(TAKEN.as_millis() as u32),
-    )
-    .ok();
-    stream.set_nodelay(true).ok();
-    match tls {
-        None => http(shared, stream, peer, false, ended).await,
-        Some(acceptor) => {
-            // Who does not trust us goes away.
-            if let Ok(Ok(stream)) = timeout(HEAD, acceptor.accept(stream)).await {
-                http(shared, stream, peer, true, ended).await;
-            }
-        }
-    }
-}
-
-async fn http<S>(
-    shared: Arc<Shared>,
-    stream: S,
-    peer: SocketAddr,
-    tls: bool,
-    mut ended: watch::Receiver<bool>,
-) where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut caller = Ended {
-        caller: Caller {
-            peer,
-            tls,
-            pending: Mutex::default(),
-        },
-        shared: &shared,
-        taken: false,
-    };
-    let taken = {
-        let (shared, caller) = (&*shared, &caller.caller);
-        let service = service_fn(move |request| async move {
-            Ok::<_, Infallible>(answer::answer(shared, caller, &request).await)
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            done = connection.as_mut() => done.is_ok(),
-            () = over(&mut ended) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await.is_ok()
-            }
-        }
-    };
-    caller.taken = taken;
-}
-
-/// Tells how a connection ended, also where it is broken off at the end of the
-/// program.
-struct Ended<'s> {
-    caller: Caller,
-    shared: &'s Shared,
-    taken: bool,
-}
-
-impl Drop for Ended<'_> {
-    fn drop(&mut self) {
-        self.caller.end(self.shared, self.taken);
-    }
 }

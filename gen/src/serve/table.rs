@@ -158,6 +158,7 @@ mod tests {
             server: "http://10.0.0.5:8080".to_owned(),
             documents: "https://10.0.0.5/secret".to_owned(),
             boot: vec!["vmlinuz".to_owned()],
+            knode: Default::default(),
             machines: vec![Known {
                 name: "node-1".to_owned(),
                 mac: "52:54:00:00:00:01".to_owned(),

@@ -1,6 +1,7 @@
 //! Keystone and a Neutron with one router, that do as they are told.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -9,7 +10,12 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::serve::Listener;
+use rustls::ServerConfig;
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// What there is, and what was asked.
 pub struct Shelf {
@@ -41,8 +47,41 @@ pub struct Cloud {
     shelf: Arc<Mutex<Shelf>>,
 }
 
+/// A listener of TLS; whoever does not come through the handshake is gone.
+struct Secured {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Secured {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, peer) = self.listener.accept().await.unwrap();
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
 impl Cloud {
     pub fn new() -> Self {
+        Self::start(None)
+    }
+
+    /// One that is reached over TLS.
+    pub fn secured(config: ServerConfig) -> Self {
+        Self::start(Some(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    fn start(acceptor: Option<TlsAcceptor>) -> Self {
         let shelf = Arc::new(Mutex::new(Shelf {
             routes: Vec::new(),
             revision: 1,
@@ -57,19 +96,26 @@ impl Cloud {
         }));
         let (send, receive) = std::sync::mpsc::channel();
         let state = Arc::clone(&shelf);
+        let scheme = if acceptor.is_some() { "https" } else { "http" };
         thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
                 send.send(listener.local_addr().unwrap()).unwrap();
                 let router = Router::new().fallback(answer).with_state(state);
-                axum::serve(listener, router).await.unwrap();
+                match acceptor {
+                    None => axum::serve(listener, router).await.unwrap(),
+                    Some(acceptor) => {
+                        let secured = Secured { listener, acceptor };
+                        axum::serve(secured, router).await.unwrap();
+                    }
+                }
             });
         });
-        let url = format!("http://{}", receive.recv().unwrap());
+        let url = format!("{scheme}://{}", receive.recv().unwrap());
         shelf.lock().unwrap().url = url.clone();
         Self { url, shelf }
     }

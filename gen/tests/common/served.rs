@@ -42,13 +42,20 @@ pub struct Served {
     child: Child,
     pub http: Option<SocketAddr>,
     pub https: Option<SocketAddr>,
+    /// What it said when it started.
+    pub said: String,
     audit: std::path::PathBuf,
 }
 
 impl Served {
-    /// Serves `out/pxe` of a folder, on ports of the system's choice.
+    /// Serves `out/pxe` of a folder, on ports of the system's choice unless
+    /// another place to listen is among the arguments.
     pub fn start(folder: &Folder, more: &[&str]) -> Self {
         let audit = folder.path("audit");
+        let listen: &[&str] = match more.contains(&"--listen") {
+            true => &[],
+            false => &["--listen", "127.0.0.1:0"],
+        };
         let out = File::options()
             .create(true)
             .append(true)
@@ -56,7 +63,8 @@ impl Served {
             .unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_kgen"))
             .current_dir(folder.path(""))
-            .args(["serve", "--listen", "127.0.0.1:0"])
+            .arg("serve")
+            .args(listen)
             .args(more)
             .stdout(out)
             .stderr(Stdio::piped())
@@ -86,8 +94,13 @@ impl Served {
             child,
             http,
             https,
+            said,
             audit,
         }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn connect(&self) -> TcpStream {
@@ -139,6 +152,22 @@ impl Drop for Served {
         self.child.kill().ok();
         self.child.wait().unwrap();
     }
+}
+
+/// A connection from an address of one's choice.
+pub fn connect_from(from: SocketAddr, to: SocketAddr) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(from).unwrap();
+        socket.connect(to).await.unwrap()
+    });
+    let stream = stream.into_std().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream
 }
 
 /// Sends a request, after which the connection is over.
