@@ -6,12 +6,24 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use tests::command::run;
-use tests::network::{BRIDGE, Network};
-use tests::wait;
 
-/// What is asked for on a Debian machine with QEMU.
+use crate::command::run;
+use crate::network::{BRIDGE, Network};
+use crate::wait;
+
+/// Firmware for UEFI, of Debian's package ovmf.
 pub const UEFI: &str = "/usr/share/ovmf/OVMF.fd";
+
+/// A machine's network card.
+#[derive(Debug, Clone, Copy)]
+pub struct Card<'a> {
+    /// What its end on the bridge is called.
+    pub name: &'a str,
+    /// Its address.
+    pub mac: &'a str,
+    /// Whether it has a ROM with iPXE, so that firmware can boot from it.
+    pub rom: bool,
+}
 
 /// The machine; dropping it turns it off.
 #[derive(Debug)]
@@ -21,15 +33,16 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Turns on a machine with this much memory (MiB), whose network card is called
-    /// `name` on the bridge; `more` are QEMU's flags for what it boots.
+    /// Turns on a machine with this much memory (MiB); `more` are QEMU's flags for what
+    /// it boots. What it and QEMU say is in `folder`.
     pub fn start(
         network: &Network,
-        (name, mac): (&str, &str),
+        card: Card,
         memory: u32,
         more: &[String],
         folder: &Path,
     ) -> Result<Self> {
+        let Card { name, mac, rom } = card;
         for arguments in [
             &["tuntap", "add", name, "mode", "tap"][..],
             &["link", "set", name, "master", BRIDGE],
@@ -39,13 +52,20 @@ impl Machine {
         }
         let console = folder.join("console");
         let mut qemu = network.command("qemu-system-x86_64");
-        // Without -cx16 the kernel stops at QEMU's emulation of cmpxchg16b.
-        qemu.args("-accel tcg,thread=multi -smp 2 -cpu max,-cx16".split(' '))
+        // By the processor where that can be, else emulated: with one processor, since two spend
+        // a third of their time on waiting for each other. What an emulated machine
+        // is better off without: with cx16 the kernel stops at QEMU's cmpxchg16b; for svm
+        // and aes modules are loaded that nobody uses; emulated AVX is slower than none.
+        qemu.args("-accel kvm -accel tcg -smp 1".split(' '))
+            .args(["-cpu", "max,-cx16,-svm,-aes,-xsave"])
             .args("-nodefaults -no-user-config -no-reboot -display none".split(' '))
             .args(["-monitor", "none", "-m", &memory.to_string(), "-netdev"])
             .arg(format!("tap,id=n0,ifname={name},script=no,downscript=no"))
             .arg("-device")
-            .arg(format!("virtio-net-pci,netdev=n0,mac={mac},romfile="))
+            .arg(format!(
+                "virtio-net-pci,netdev=n0,mac={mac}{}",
+                if rom { "" } else { ",romfile=" }
+            ))
             .args(["-device", "virtio-rng-pci", "-serial"])
             .arg(format!("file:{}", console.display()))
             .args(more);
@@ -67,13 +87,29 @@ impl Machine {
 
     /// Waits for a line that has all of these in it.
     pub fn says(&mut self, parts: &[&str], limit: Duration) -> Result<String> {
-        let what = format!("a line on the console with {parts:?}");
-        let told = wait::until(&what, limit, || {
+        self.until(
+            &format!("a line on the console with {parts:?}"),
+            limit,
+            |machine| {
+                let console = machine.console();
+                let mut lines = console.lines();
+                let line = lines.find(|line| parts.iter().all(|part| line.contains(part)));
+                Ok(line.map(str::to_owned))
+            },
+        )
+    }
+
+    /// Waits for something about the machine, as long as it is on; the error of one that
+    /// does not come ends with the console's last lines.
+    pub fn until<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut look: impl FnMut(&Self) -> Result<Option<T>>,
+    ) -> Result<T> {
+        let told = wait::until(what, limit, || {
             ensure!(self.child.try_wait()?.is_none(), "QEMU ended");
-            let console = self.console();
-            let mut lines = console.lines();
-            let line = lines.find(|line| parts.iter().all(|part| line.contains(part)));
-            Ok(line.map(str::to_owned))
+            look(self)
         });
         told.with_context(|| {
             let console = self.console();
@@ -137,8 +173,14 @@ pub fn disk(image: &Path, folder: &Path) -> Result<Vec<String>> {
         .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
         .args([image, &own])
         .arg("6G"))?;
-    let drive = format!("file={},format=qcow2,if=virtio", own.display());
-    Ok(vec!["-drive".to_owned(), drive])
+    Ok(drive(&own, "format=qcow2,if=virtio"))
+}
+
+/// QEMU's flags for a disk without anything on it.
+pub fn empty_disk(folder: &Path) -> Result<Vec<String>> {
+    let own = folder.join("disk");
+    File::create(&own)?.set_len(4 << 30)?;
+    Ok(drive(&own, "format=raw,if=virtio"))
 }
 
 /// QEMU's flags for a CD with a folder's files.
@@ -149,6 +191,10 @@ pub fn cd(label: &str, files: &Path, folder: &Path) -> Result<Vec<String>> {
             "-quiet", "-joliet", "-rock", "-udf", "-volid", label, "-output",
         ])
         .args([&iso, files]))?;
-    let drive = format!("file={},format=raw,media=cdrom,readonly=on", iso.display());
-    Ok(vec!["-drive".to_owned(), drive])
+    Ok(drive(&iso, "format=raw,media=cdrom,readonly=on"))
+}
+
+fn drive(file: &Path, options: &str) -> Vec<String> {
+    let drive = format!("file={},{options}", file.display());
+    vec!["-drive".to_owned(), drive]
 }
