@@ -21,9 +21,9 @@ const LEFT_OUT: [&str; 5] = [
     "path-include=/usr/share/doc/*/copyright",
 ];
 
-/// Makes the initrd by which a disk boots, when all packages are there. The netboot image
-/// has its own.
-const INITRD: &str = r#"--customize-hook=chroot "$1" update-initramfs -c -k all"#;
+/// Makes the initrd by which a disk boots, when all packages are there, and the link
+/// beside that of the kernel. The netboot image has its own.
+const INITRD: &str = r#"--customize-hook=chroot "$1" update-initramfs -c -k all && ln -s "$(cd "$1" && ls boot/initrd.img-*)" "$1/initrd.img""#;
 
 /// A root file system that is finished, and gone when this is.
 pub(crate) struct Root {
