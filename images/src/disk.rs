@@ -91,6 +91,10 @@ fn root_file_system(
         .arg(&menu)
         .arg(folder.join("grub.cfg"));
     run(&mut install, progress)?;
+    let mut touch = program("touch", epoch);
+    touch.arg(format!("--date=@{epoch}"));
+    touch.args([folder.join("grub.cfg"), folder.clone()]);
+    run(touch.arg(root.folder().join("boot")), progress)?;
 
     let ext4 = work.join("root.ext4");
     let mut mke2fs = program("mke2fs", epoch);
@@ -184,7 +188,7 @@ fn copy_sparse(from: &Path, disk: &mut File, offset: u64) -> Result<()> {
         .read(true)
         .open(from)
         .map_err(failed("reading"))?;
-    let mut buffer = vec![0; BLOCK];
+    let (mut buffer, zeros) = (vec![0; BLOCK], vec![0; BLOCK]);
     let mut at = offset;
     loop {
         let read = match source.read(&mut buffer) {
@@ -193,7 +197,7 @@ fn copy_sparse(from: &Path, disk: &mut File, offset: u64) -> Result<()> {
             Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => return Err(failed("reading")(error)),
         };
-        if buffer[..read].iter().any(|byte| *byte != 0) {
+        if buffer[..read] != zeros[..read] {
             disk.seek(SeekFrom::Start(at))
                 .and_then(|_| disk.write_all(&buffer[..read]))
                 .map_err(failed("writing to the disk"))?;

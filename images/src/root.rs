@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cli::Build;
+use crate::cli::{Build, Kind};
 use crate::error::{Error, Result, file};
 use crate::packages;
 use crate::programs::{program, run};
@@ -20,6 +20,10 @@ const LEFT_OUT: [&str; 5] = [
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
 ];
+
+/// Makes the initrd by which a disk boots, when all packages are there, and the link
+/// beside that of the kernel. The netboot image has its own.
+const INITRD: &str = r#"--customize-hook=chroot "$1" update-initramfs -c -k all && ln -s "$(cd "$1" && ls boot/initrd.img-*)" "$1/initrd.img""#;
 
 /// A root file system that is finished, and gone when this is.
 pub(crate) struct Root {
@@ -40,12 +44,21 @@ impl Root {
             epoch: source.epoch,
         };
         let mut mmdebstrap = program("mmdebstrap", source.epoch);
+        // A build that the power leaves is begun anew: no package needs to be on the disk
+        // before the next. And the kernel's package makes an initrd that the triggers at the
+        // end make once more.
+        mmdebstrap
+            .env("DPKG_FORCE", "unsafe-io")
+            .env("INITRD", "No");
         let included = packages::list(build.arch, build.kernel).join(",");
         mmdebstrap
             .args(["--mode=root", "--format=directory", "--variant=minbase"])
             .arg(format!("--architectures={}", build.arch.name()))
             .arg(format!("--include={included}"))
             .args(LEFT_OUT.map(|option| format!("--dpkgopt={option}")));
+        if build.kind.iter().any(|kind| *kind != Kind::Netboot) {
+            mmdebstrap.arg(INITRD);
+        }
         if build.allow_expired {
             mmdebstrap.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
         }

@@ -1,22 +1,22 @@
 //! A machine with nothing on its disk boots from the network by iPXE, a real
 //! dnsmasq and `kgen serve`, as docs/pxe.md says: its own script by its network
-//! card, an image that runs in RAM, its document by cloud-init, and knode, which
-//! systemd starts. (P53)
-
-mod machine;
+//! card, kimage's image that runs in RAM, its document by cloud-init, and knode, which
+//! systemd starts and which asks for its master. (P53)
 
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use machine::Machine;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tests::boot_images::{self, AwaitedMaster};
 use tests::cluster::{Cluster, Machine as Typed};
-use tests::{netboot, report, wait};
+use tests::qemu::{Card, Machine, empty_disk};
+use tests::{report, wait};
 
 const MACHINES: [Typed; 2] = [
     Typed {
@@ -29,6 +29,11 @@ const MACHINES: [Typed; 2] = [
     },
 ];
 const MACS: [&str; 2] = ["52:54:00:00:63:0b", "52:54:00:00:63:0c"];
+/// What the harness' settings call the master's and node-1's.
+const MASTER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 11);
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 12);
+/// MiB of memory.
+const MEMORY: u32 = 1024;
 /// Nobody's.
 const STRANGER: &str = "52:54:00:00:63:ff";
 /// In software emulation, and with others on the same machine.
@@ -57,7 +62,7 @@ fn a_machine_boots_from_the_network() -> Result<()> {
     settings(&cluster)?;
     let out = cluster.path("out");
     cluster.kgen(&["render", "-o", "out"])?.ok()?;
-    let files = netboot::files()?;
+    let files = boot_images::files(&cluster.programs().knode)?;
     let network = cluster.network();
 
     // What may change where it is tested: iPXE's programs, and who runs it.
@@ -82,18 +87,19 @@ fn a_machine_boots_from_the_network() -> Result<()> {
         .args(["serve", "--json", "--from"])
         .arg(out.join("pxe"))
         .arg("--images")
-        .arg(&files.folder)
+        .arg(&files)
         .stderr(Stdio::inherit());
     let serve = Running(start(&mut serve, &audit)?);
 
     stranger(&cluster, &audit)?;
     let folder = tempfile::tempdir()?;
-    let mut machine = Machine::start(network, "listed", MACS[1], folder.path())?;
-    let outcome = boots(&cluster, &mut machine, &audit);
+    let master = AwaitedMaster::listen(&cluster, MASTER)?;
+    let mut machine = turn_on(&cluster, "listed", MACS[1], folder.path())?;
+    let outcome = boots(&cluster, &master, &mut machine, &audit);
     if outcome.is_err() {
         let told = fs::read_to_string(&log).unwrap_or_default();
         eprintln!("{told}\n{}", fs::read_to_string(&audit).unwrap_or_default());
-        eprintln!("{}", machine.console()?);
+        eprintln!("{}", machine.console());
     }
     outcome?;
     drop(machine);
@@ -108,7 +114,7 @@ fn a_machine_boots_from_the_network() -> Result<()> {
 /// A machine that nobody listed is told so, asks again, and gets nothing.
 fn stranger(cluster: &Cluster, audit: &Path) -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let machine = Machine::start(cluster.network(), "stranger", STRANGER, folder.path())?;
+    let machine = turn_on(cluster, "stranger", STRANGER, folder.path())?;
     let own = format!("GET /{}.ipxe", STRANGER.replace(':', "-"));
     wait::until("a stranger that asks again", BOOT, || {
         let lines = lines(audit)?;
@@ -124,7 +130,26 @@ fn stranger(cluster: &Cluster, audit: &Path) -> Result<()> {
     Ok(())
 }
 
-fn boots(cluster: &Cluster, machine: &mut Machine, audit: &Path) -> Result<()> {
+/// A machine with an empty disk that boots from its network card.
+fn turn_on(cluster: &Cluster, name: &str, mac: &str, folder: &Path) -> Result<Machine> {
+    let rom = true;
+    let mut flags = empty_disk(folder)?;
+    flags.extend(["-boot", "n"].map(str::to_owned));
+    Machine::start(
+        cluster.network(),
+        Card { name, mac, rom },
+        MEMORY,
+        &flags,
+        folder,
+    )
+}
+
+fn boots(
+    cluster: &Cluster,
+    master: &AwaitedMaster,
+    machine: &mut Machine,
+    audit: &Path,
+) -> Result<()> {
     let asked = |path: &str, limit| {
         wait::until(&format!("{path} served"), limit, || {
             let lines = lines(audit)?;
@@ -146,12 +171,13 @@ fn boots(cluster: &Cluster, machine: &mut Machine, audit: &Path) -> Result<()> {
     asked(&format!("/{own}/meta-data"), BOOT)?;
     let document = asked(&format!("/{own}/user-data"), SOON)?;
     ensure!(document["status"] == 200, "{document}");
-    // The document is in force: knode was fetched, and is started by systemd.
-    let told = machine.says(
+    // The document is in force: systemd starts knode, and that asks for its master.
+    master.is_asked_by(ADDRESS, cluster, machine, BOOT)?;
+    machine.says(
         &["Starting", "knode.service", "Kubernetes node agent"],
-        BOOT,
+        SOON,
     )?;
-    println!("{told}");
+    machine.says(&["finished at", "DataSourceNoCloudNet"], BOOT)?;
 
     // Nothing was asked for in vain, and the document is gone.
     let lines = lines(audit)?;
@@ -232,7 +258,7 @@ fn missing() -> Option<String> {
         let version = Command::new(program).arg("--version").output();
         version.is_err()
     };
-    let programs = ["qemu-system-x86_64", "dnsmasq", "cpio", "zstd"];
+    let programs = ["qemu-system-x86_64", "dnsmasq", "mksquashfs", "qemu-img"];
     let absent: Vec<&str> = programs.into_iter().filter(absent).collect();
     if !absent.is_empty() {
         return Some(format!("not installed: {}", absent.join(", ")));

@@ -24,6 +24,7 @@
 
 pub mod artifact_server;
 pub mod artifacts;
+pub mod boot_images;
 pub mod cache;
 pub mod cgroup;
 pub mod cloud_init;
@@ -37,10 +38,10 @@ mod fault;
 pub mod image;
 pub mod killer;
 pub mod kube;
-pub mod netboot;
 pub mod network;
 pub mod node;
 pub mod programs;
+pub mod qemu;
 pub mod registry;
 pub mod report;
 pub mod rootfs;
