@@ -7,11 +7,14 @@
 //! 256 bytes there and 1 KiB back; throughput once of TLS, as all that API
 //! servers send is, and once of bare TCP, which no API server speaks. Direct
 //! and balanced runs alternate, and medians are told; nothing fails by a time.
-//! At the end, what idle connections hold of the balancer's memory.
+//! Where HAProxy is installed, it passes the same on as the peer, by one thread
+//! and with splice(2) as well: what any proxy costs on this machine. At the end,
+//! what idle connections hold of the balancer's memory.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,6 +57,9 @@ fn main() {
     let (to_bare, _bare) = balanced(bare, &root);
     let (to_tls, _tls) = balanced(tls, &root);
 
+    let peers = [Peer::start(bare), Peer::start(tls)];
+    let to_peer = |index: usize| peers[index].as_ref().map(|peer| peer.address);
+
     let connect = |address: SocketAddr| -> Box<dyn Stream> { Box::new(plain(address)) };
     let secure = |address: SocketAddr| -> Box<dyn Stream> {
         let name = ServerName::try_from("127.0.0.1").expect("a name");
@@ -66,36 +72,40 @@ fn main() {
             "latency, TCP, µs",
             || latency(connect(bare)),
             || latency(connect(to_bare)),
+            to_peer(0).map(|peer| move || latency(connect(peer))),
         ),
         measure(
             "latency, TLS, µs",
             || latency(secure(tls)),
             || latency(secure(to_tls)),
+            to_peer(1).map(|peer| move || latency(secure(peer))),
         ),
         measure(
             "throughput, TLS, MB/s",
             || streamed(secure(tls)),
             || streamed(secure(to_tls)),
+            to_peer(1).map(|peer| move || streamed(secure(peer))),
         ),
         measure(
             "throughput, TCP, MB/s",
             || streamed(connect(bare)),
             || streamed(connect(to_bare)),
+            to_peer(0).map(|peer| move || streamed(connect(peer))),
         ),
     ];
-    println!("| R10 | direct | balanced | more | of direct |");
-    println!("|---|---|---|---|---|");
-    for (what, direct, ours) in &rows {
-        println!(
-            "| {what} | {direct:.1} | {ours:.1} | {:.1} | {:.2} |",
-            ours - direct,
-            ours / direct
-        );
+    println!("| R10 | direct | balanced | more | of direct | by HAProxy | more | of direct |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for (what, direct, ours, peer) in &rows {
+        let one = |time: f64| format!("{time:.1} | {:.1} | {:.2}", time - direct, time / direct);
+        let peer = peer.map_or("- | - | -".to_owned(), one);
+        println!("| {what} | {direct:.1} | {} | {peer} |", one(*ours));
     }
     let mut json: Vec<serde_json::Value> = rows
         .iter()
-        .map(|(what, direct, ours)| {
-            serde_json::json!({"what": what, "direct": direct, "balanced": ours})
+        .map(|(what, direct, ours, peer)| {
+            serde_json::json!({
+                "what": what, "direct": direct, "balanced": ours, "haproxy": peer,
+            })
         })
         .collect();
     let held = idle(to_bare);
@@ -110,18 +120,76 @@ fn main() {
 trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
-/// Medians of both, run by turns.
+/// What was measured, and the medians of direct runs, of ours and of the peer's.
+type Row = (&'static str, f64, f64, Option<f64>);
+
+/// Medians of all, run by turns.
 fn measure(
     what: &'static str,
     direct: impl Fn() -> f64,
     balanced: impl Fn() -> f64,
-) -> (&'static str, f64, f64) {
-    let (mut one, mut other) = (Vec::new(), Vec::new());
+    peer: Option<impl Fn() -> f64>,
+) -> Row {
+    let (mut one, mut other, mut third) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..RUNS {
         one.push(direct());
         other.push(balanced());
+        third.extend(peer.as_ref().map(|peer| peer()));
     }
-    (what, median(one), median(other))
+    let peer = peer.map(|_| median(third));
+    (what, median(one), median(other), peer)
+}
+
+/// HAProxy before one server; it ends with this.
+struct Peer {
+    address: SocketAddr,
+    process: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Peer {
+    /// None where there is no HAProxy.
+    fn start(server: SocketAddr) -> Option<Self> {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = free.local_addr().expect("bound");
+        drop(free);
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = folder.path().join("haproxy.cfg");
+        let text = format!(
+            "global\n nbthread 1\n\
+             defaults\n mode tcp\n option splice-auto\n timeout connect 2s\n \
+             timeout client 60s\n timeout server 60s\n\
+             listen peer\n bind {address}\n server one {server}\n"
+        );
+        std::fs::write(&config, text).expect("written");
+        let process = Command::new("haproxy")
+            .args(["-db", "-f"])
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let peer = Self {
+            address,
+            process,
+            _folder: folder,
+        };
+        for _ in 0..500 {
+            if TcpStream::connect(address).is_ok() {
+                return Some(peer);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("HAProxy does not listen");
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.process.kill();
+        let _status = self.process.wait();
+    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
