@@ -8,10 +8,16 @@ root=$1 knode=$2 epoch=$3
 install -D -m 0755 "$knode" "$root/opt/knode/bin/knode"
 chroot "$root" systemctl --quiet enable systemd-networkd.service systemd-resolved.service
 
+# Nothing in it makes SSH keys. The package of a server makes them when it is installed.
+echo 'ssh_genkeytypes: []' >"$root/etc/cloud/cloud.cfg.d/10_no_ssh.cfg"
+
 # Identity: every machine makes its own, at its first boot.
 : >"$root/etc/machine-id"
 rm -f "$root/var/lib/dbus/machine-id" "$root/var/lib/systemd/random-seed"
 echo localhost >"$root/etc/hostname"
+
+# The build's own: an index that may be out of date was for the build only.
+rm -f "$root/etc/apt/apt.conf.d/99mmdebstrap"
 
 # Leftovers of packages' installation. Device nodes are the kernel's own to make.
 rm -f "$root"/initrd.img.old "$root"/vmlinuz.old "$root"/etc/resolv.conf.systemd-resolved.bak

@@ -2,7 +2,7 @@
 //! acknowledge before cloud-init goes on, and the instance metadata service.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +13,9 @@ use tests::network::Network;
 
 const WIRE_SERVER: &str = "168.63.129.16";
 const METADATA: &str = "169.254.169.254";
+
+/// The machine's identifier: its firmware's, and in its metadata.
+pub const VM: &str = "6b6e6f64-0000-4000-8000-000000000001";
 
 const GOAL_STATE: &str = r#"<?xml version="1.0" encoding="utf-8"?>
 <GoalState>
@@ -28,6 +31,19 @@ const GOAL_STATE: &str = r#"<?xml version="1.0" encoding="utf-8"?>
 </GoalState>
 "#;
 
+/// What Azure's DHCP server tells. By the routes cloud-init knows the machine's primary card;
+/// without them it reports a failure, and does not wait for the metadata service.
+pub fn dhcp_options(gateway: Ipv4Addr) -> [String; 2] {
+    let hosts = [WIRE_SERVER, METADATA].map(|host| format!("{host}/32,{gateway}"));
+    [
+        format!(
+            "option:classless-static-route,0.0.0.0/0,{gateway},{}",
+            hosts.join(",")
+        ),
+        format!("245,{WIRE_SERVER}"),
+    ]
+}
+
 /// Both services, until the test's process ends.
 pub struct Fabric {
     reports: Receiver<String>,
@@ -37,7 +53,7 @@ impl Fabric {
     /// Answers on the bridge, for a machine with this card and address.
     pub fn start(network: &Network, mac: &str, address: &str) -> Result<Self> {
         let metadata = json!({
-            "compute": {"name": "node-1", "vmId": "6b6e6f64-0000-4000-8000-000000000001"},
+            "compute": {"name": "node-1", "vmId": VM},
             "network": {"interface": [{
                 "macAddress": mac.replace(':', ""),
                 "ipv4": {

@@ -136,8 +136,14 @@ impl Drop for Machine {
 pub struct Dhcp(Child);
 
 impl Dhcp {
-    /// Starts dnsmasq.
-    pub fn start(network: &Network, mac: &str, address: &str, folder: &Path) -> Result<Self> {
+    /// Starts dnsmasq, which also tells these options (`245,10.0.0.1`), asked or not.
+    pub fn start(
+        network: &Network,
+        mac: &str,
+        address: &str,
+        options: &[String],
+        folder: &Path,
+    ) -> Result<Self> {
         let mut dnsmasq = ends_with_us(network, "dnsmasq");
         dnsmasq
             .args([
@@ -150,6 +156,7 @@ impl Dhcp {
             .arg(format!("--interface={BRIDGE}"))
             .arg("--dhcp-range=10.99.0.100,10.99.0.199")
             .arg(format!("--dhcp-host={mac},{address}"))
+            .args(options.iter().map(|it| format!("--dhcp-option-force={it}")))
             .arg(format!(
                 "--dhcp-leasefile={}",
                 folder.join("leases").display()
