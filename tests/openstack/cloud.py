@@ -5,6 +5,7 @@ Usage: cloud.py PORT NEUTRON-URL BOOKS. Each change is written to BOOKS, as JSON
 """
 
 import json
+import os
 import sys
 import threading
 import uuid
@@ -82,6 +83,11 @@ class Cloud(BaseHTTPRequestHandler):
         pass
 
     def reply(self, status, body=None, **headers):
+        # Whoever has the answer reads books in which it stands.
+        with lock:
+            with open(f"{FILE}.new", "w") as file:
+                json.dump(books, file)
+            os.replace(f"{FILE}.new", FILE)
         data = json.dumps(body).encode() if body is not None else b""
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -90,8 +96,6 @@ class Cloud(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(data)
-        with lock, open(FILE, "w") as file:
-            json.dump(books, file)
 
     def handle_one(self):
         length = int(self.headers.get("Content-Length") or 0)

@@ -12,6 +12,8 @@ import sys
 import webob.dec
 import webob.exc
 
+# In memory, where no commit waits for a disk: only this process has it open.
+DATABASE = "sqlite:////tmp/neutron.sqlite"
 ROLES = {"a-token": "member,reader", "an-admin-token": "admin,member,reader"}
 
 
@@ -51,7 +53,7 @@ notify_nova_on_port_data_changes = false
 [oslo_concurrency]
 lock_path = {folder}/lock
 [database]
-connection = sqlite:///{folder}/neutron.sqlite
+connection = {database}
 [ml2]
 type_drivers = local,vxlan
 tenant_network_types = local
@@ -70,11 +72,11 @@ def main():
     with open(f"{folder}/api-paste.ini", "w") as file:
         file.write(f"{paste}\n[filter:tokens]\npaste.filter_factory = neutron_for_tests:factory\n")
     with open(f"{folder}/neutron.conf", "w") as file:
-        file.write(CONFIGURATION.format(folder=folder, port=port))
+        file.write(CONFIGURATION.format(folder=folder, port=port, database=DATABASE))
     from neutron.db.migration.models import head
     from sqlalchemy import create_engine
 
-    head.get_metadata().create_all(create_engine(f"sqlite:///{folder}/neutron.sqlite"))
+    head.get_metadata().create_all(create_engine(DATABASE))
     if "extraroute-atomic" in without:
         from neutron.db import l3_db, extraroute_db  # noqa: F401
         from neutron.services.l3_router import l3_router_plugin
