@@ -3,24 +3,9 @@
 
 mod common;
 
-use common::Folder;
+use common::{Folder, refused};
 
 const MASTER: &str = "nodes: [{name: m, role: master, address: 10.0.0.1}]\n";
-
-/// What is told of these settings.
-fn refused(settings: &str) -> String {
-    let folder = Folder::with(settings);
-    let before = folder.tree();
-    let output = folder
-        .kgen()
-        .args(["render", "-o", "out"])
-        .output()
-        .unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{settings}: {told}");
-    assert_eq!(folder.tree(), before, "{settings} wrote something");
-    told
-}
 
 fn all_refused(cases: &[(&str, &[&str])]) {
     for (settings, expected) in cases {

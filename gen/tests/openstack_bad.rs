@@ -4,7 +4,7 @@
 mod common;
 
 use common::openstack::{documented, small};
-use common::{Folder, refused_with};
+use common::{Folder, refused_in, refused_with};
 
 #[test]
 fn addresses_that_no_machine_can_have() {
@@ -155,13 +155,7 @@ fn documents_that_do_not_get_through() {
     let large = small("", "files: [{path: /etc/noise, source: noise}]\n");
     let folder = Folder::with(&large);
     folder.write("noise", &noise);
-    let output = folder
-        .kgen()
-        .args(["render", "-o", "out"])
-        .output()
-        .unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{told}");
+    let told = refused_in(&folder);
     for part in ["is more than the 65,535 that openstack takes", "/etc/noise"] {
         assert!(told.contains(part), "{part}: {told}");
     }

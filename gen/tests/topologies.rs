@@ -5,8 +5,8 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::Folder;
 use common::landing::Landing;
+use common::{Folder, refused_in};
 use units::node_config::Service;
 
 const DEDICATED: &str = "\
@@ -221,13 +221,7 @@ fn even_rings_are_refused() {
         ),
     ] {
         let folder = Folder::with(&settings);
-        let output = folder
-            .kgen()
-            .args(["render", "-o", "out"])
-            .output()
-            .unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{told}");
+        let told = refused_in(&folder);
         assert!(
             told.contains(which) && told.contains("odd number"),
             "{told}"

@@ -65,6 +65,11 @@ pub fn beside(folder: &Folder) {
 pub fn refused(settings: &str) -> String {
     let folder = Folder::with(settings);
     beside(&folder);
+    refused_in(&folder)
+}
+
+/// The same in a folder with what is wrong in it.
+pub fn refused_in(folder: &Folder) -> String {
     let before = folder.tree();
     let output = folder
         .kgen()
@@ -72,8 +77,8 @@ pub fn refused(settings: &str) -> String {
         .output()
         .unwrap();
     let told = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{settings}: {told}");
-    assert_eq!(folder.tree(), before, "{settings} wrote something");
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert_eq!(folder.tree(), before, "something was written: {told}");
     told
 }
 
