@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::status::Status;
 use crate::sys::api::Api;
 use crate::sys::etcd::Gateway;
-use crate::sys::http::Pem;
+use crate::sys::http::{self, Client, Pem};
 use crate::sys::kept::{self, Kept};
 use crate::sys::kubeconfig::{Kubeconfig, User};
 use crate::sys::pki;
@@ -63,6 +63,17 @@ pub struct Machine {
     /// Connections to the API server, one an identity.
     apis: Kept<Api>,
     gateways: Kept<Gateway>,
+    locals: Kept<Local>,
+}
+
+/// A client for this machine's loopback, which does not get lost.
+#[derive(Debug, Clone)]
+struct Local(Client);
+
+impl kept::Client for Local {
+    fn is_lost(&self) -> bool {
+        false
+    }
 }
 
 impl Machine {
@@ -82,6 +93,7 @@ impl Machine {
             refused: Arc::default(),
             apis: Kept::default(),
             gateways: Kept::default(),
+            locals: Kept::default(),
         }
     }
 
@@ -139,6 +151,33 @@ impl Machine {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    /// The API without an identity, at the server that the kubelet uses: all it
+    /// answers is whether it is ready.
+    ///
+    /// # Errors
+    ///
+    /// The kubeconfig or the authority is missing or unusable.
+    pub fn anonymous_api(&self) -> Result<Api> {
+        let authority = self.root.read(paths::CA_CERT)?;
+        let text = self.root.read_to_string(paths::KUBELET_KUBECONFIG)?;
+        let origin = kept::origin([authority.as_slice(), text.as_bytes()]);
+        self.apis.get("anonymous", origin, || {
+            let server = Kubeconfig::parse(&text)?.server;
+            Ok((Api::new(&server, &authority, None)?, KEPT))
+        })
+    }
+
+    /// A client for health checks on this machine's loopback.
+    ///
+    /// # Errors
+    ///
+    /// As [`http::local_client`].
+    pub fn local_client(&self) -> Result<Client> {
+        let made = || Ok((Local(http::local_client()?), KEPT));
+        let kept = self.locals.get("health", kept::origin([]), made)?;
+        Ok(kept.0)
     }
 
     /// The API with the kubelet's identity, which may see and change this

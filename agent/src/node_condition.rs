@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::machine::Machine;
 use crate::retry::Backoff;
 use crate::status::Report;
+use crate::sys::clock;
 use units::node_config::Service;
 
 /// The condition's type.
@@ -98,7 +99,7 @@ pub async fn run(machine: Arc<Machine>) {
     let mut seen: Option<Said> = None;
     let mut since = tokio::time::Instant::now();
     loop {
-        tokio::time::sleep(LOOK).await;
+        clock::pause(LOOK).await;
         let said = machine.status.read(Said::of);
         let lasts = seen.as_ref().is_some_and(|seen| !seen.is_news(&said));
         seen = Some(said.clone());

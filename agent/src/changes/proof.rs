@@ -11,6 +11,7 @@ use super::{good, way_back};
 use crate::machine::Machine;
 use crate::status::{Condition, Report, State};
 use crate::supervise::way_back::PROVEN;
+use crate::sys::clock;
 use units::NodeConfig;
 
 /// How often that is looked at.
@@ -24,7 +25,7 @@ pub async fn run(machine: Arc<Machine>) {
     let mut since = None;
     let mut told = false;
     loop {
-        tokio::time::sleep(LOOK).await;
+        clock::pause(LOOK).await;
         if !machine
             .status
             .read(|report| is_well(report, &machine.config))

@@ -8,6 +8,7 @@ use super::services::connect;
 use crate::error::{Code, Context, Result};
 use crate::machine::Machine;
 use crate::sys::bus::Activity;
+use crate::sys::clock;
 use units::node_config::Service;
 
 /// Looked at now and then, whatever systemd tells or does not tell.
@@ -41,7 +42,7 @@ async fn when(machine: &Machine, services: &[Service], is: fn(&Activity) -> bool
     };
     tokio::select! {
         () = stopped => {}
-        () = tokio::time::sleep(SWEEP) => {}
+        () = clock::pause(SWEEP) => {}
     }
 }
 

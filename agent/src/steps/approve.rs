@@ -20,7 +20,7 @@ use crate::graph::Step;
 use crate::machine::Machine;
 use crate::signing::{KUBELET_SERVING, REQUESTS};
 use crate::sys::api::Api;
-use crate::sys::pki;
+use crate::sys::{clock, pki};
 use judge::{Knowledge, addresses, judge};
 
 /// How often requests that were left alone are looked at again: their Nodes
@@ -114,7 +114,7 @@ impl Step<Machine> for Approve {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 },
                 () = news.notified() => {}
-                () = tokio::time::sleep(ROUND) => {}
+                () = clock::pause(ROUND) => {}
             }
         })
     }

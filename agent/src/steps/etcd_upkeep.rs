@@ -11,6 +11,7 @@ use crate::etcd::config::Config;
 use crate::etcd::{ring, snapshots, upkeep};
 use crate::graph::Step;
 use crate::machine::Machine;
+use crate::sys::clock;
 use crate::sys::etcd::{Gateway, LOCAL, Member, Status};
 
 /// How often it looks at least.
@@ -37,7 +38,7 @@ impl Step<Machine> for EtcdUpkeep {
             let own = gateway.status(LOCAL).await?;
             // First what may be needed after what comes next.
             let saved = save(machine, &gateway, &config, &own).await;
-            keep_small(&gateway, upkeep::quota(config.quota)).await?;
+            keep_small(&gateway, own, upkeep::quota(config.quota)).await?;
             saved
         })
     }
@@ -47,7 +48,7 @@ impl Step<Machine> for EtcdUpkeep {
         let settings = settings.and_then(|etcd| etcd.snapshots.as_ref());
         let interval = settings.map_or(LOOK, |s| Duration::from_secs(s.interval));
         // An interval is kept within a tenth of it.
-        Box::pin(tokio::time::sleep((interval / 10).clamp(SHORTEST, LOOK)))
+        Box::pin(clock::pause((interval / 10).clamp(SHORTEST, LOOK)))
     }
 }
 
@@ -69,11 +70,10 @@ async fn save(
 }
 
 /// Ends what an alarm stands for, and gives back what is not in use.
-async fn keep_small(gateway: &Gateway, quota: u64) -> Result<()> {
+async fn keep_small(gateway: &Gateway, own: Status, quota: u64) -> Result<()> {
     let full = gateway.out_of_space(LOCAL).await?;
     let alarm = !full.is_empty();
     if alarm {
-        let own = gateway.status(LOCAL).await?;
         tracing::warn!(
             "etcd's database has reached its quota: forgets what is before revision {}",
             own.revision
@@ -84,22 +84,25 @@ async fn keep_small(gateway: &Gateway, quota: u64) -> Result<()> {
         }
     }
     let members = gateway.members(LOCAL).await?;
-    let own = gateway.status(LOCAL).await?;
-    let Some(all) = statuses(gateway, &members).await else {
+    let Some(mut all) = statuses(gateway, &members).await else {
         return told(alarm, &own, quota);
     };
     if upkeep::is_turn(own.id, &all, quota, alarm) {
         gateway.defragment(LOCAL).await?;
-        let after = gateway.status(LOCAL).await?;
+        let Some(after) = statuses(gateway, &members).await else {
+            return told(alarm, &own, quota);
+        };
+        let size = after
+            .iter()
+            .find(|one| one.id == own.id)
+            .map(|one| one.size);
         tracing::info!(
             before = own.size,
-            after = after.size,
+            after = size,
             "etcd's database is written anew"
         );
+        all = after;
     }
-    let Some(all) = statuses(gateway, &members).await else {
-        return told(alarm, &own, quota);
-    };
     if alarm && upkeep::has_room(&all, quota) {
         for id in full {
             gateway.disarm(LOCAL, id).await?;

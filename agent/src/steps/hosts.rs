@@ -9,8 +9,8 @@ use super::name;
 use crate::error::Result;
 use crate::graph::Step;
 use crate::machine::Machine;
-use crate::sys::Changed;
 use crate::sys::root::Root;
+use crate::sys::{Changed, clock};
 use units::node_config::HostAlias;
 
 const HOSTS: &str = "/etc/hosts";
@@ -44,7 +44,7 @@ impl Step<Machine> for Hosts {
     }
 
     fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
-        Box::pin(tokio::time::sleep(LOOK))
+        Box::pin(clock::pause(LOOK))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::error::{Code, Error, Result};
 use crate::fetch::neighbours;
 use crate::graph::Step;
 use crate::machine::{Machine, known};
+use crate::sys::clock;
 use crate::sys::offer::{self, Offer};
 use crate::sys::store::Store;
 use units::node_config::Neighbours as Settings;
@@ -92,7 +93,7 @@ impl Step<Machine> for Neighbours {
             addresses.borrow_and_update();
             tokio::select! {
                 _ = addresses.changed() => {}
-                () = tokio::time::sleep(LOOK) => {}
+                () = clock::pause(LOOK) => {}
             }
         })
     }

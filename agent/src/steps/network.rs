@@ -21,7 +21,7 @@ use crate::error::{Code, Context, Result};
 use crate::graph::Step;
 use crate::machine::{Fact, Machine, known};
 use crate::sys::netlink::{self, Netlink};
-use crate::sys::nft;
+use crate::sys::{clock, nft};
 use units::node_config::{NetworkMode, Peer};
 
 /// Looks again after this long, whatever the kernel says or does not say.
@@ -116,7 +116,7 @@ impl Step<Machine> for Network {
                 }
                 () = differs(&machine.peers, peers) => {}
                 () = differs(&machine.addresses, addresses) => {}
-                () = tokio::time::sleep(SWEEP) => {}
+                () = clock::pause(SWEEP) => {}
             }
         })
     }

@@ -22,6 +22,7 @@ use super::name;
 use crate::error::Result;
 use crate::graph::Step;
 use crate::machine::Machine;
+use crate::sys::clock;
 
 /// How often is looked whether somebody changed it.
 const ROUND: Duration = Duration::from_secs(60);
@@ -74,13 +75,13 @@ impl Step<Machine> for Objects {
             let stamp = folder::stamp(&machine.root);
             let changed = async {
                 while folder::stamp(&machine.root) == stamp {
-                    tokio::time::sleep(LOOK).await;
+                    clock::pause(LOOK).await;
                 }
             };
             tokio::select! {
                 _ = peers.changed() => {}
                 () = changed => {}
-                () = tokio::time::sleep(ROUND) => {}
+                () = clock::pause(ROUND) => {}
             }
         })
     }

@@ -12,7 +12,7 @@ use crate::graph::Step;
 use crate::machine::Machine;
 use crate::supervise::place;
 use crate::sys::bus::Bus;
-use crate::sys::http;
+use crate::sys::{clock, http};
 use crate::upgrade::drain;
 use units::node_config::Service;
 use units::paths;
@@ -57,7 +57,7 @@ impl Step<Machine> for Ready {
     }
 
     fn again<'a>(&'a self, _machine: &'a Machine) -> BoxFuture<'a, ()> {
-        Box::pin(tokio::time::sleep(LOOK))
+        Box::pin(clock::pause(LOOK))
     }
 }
 
@@ -105,7 +105,7 @@ async fn proxy_health(machine: &Machine, bus: &Bus) -> Result<(), String> {
     let answered = async {
         let config = machine.root.read_to_string(paths::KUBE_PROXY_CONFIG)?;
         let url = place::kube_proxy(&config)?;
-        let asked = http::local_client()?.get(&url).send().await;
+        let asked = machine.local_client()?.get(&url).send().await;
         let reply = asked.map_err(|error| http::refused(error, &url))?;
         reply
             .error_for_status()

@@ -10,7 +10,6 @@ use crate::error::Result;
 use crate::graph::Step;
 use crate::machine::Machine;
 use crate::retry::Backoff;
-use crate::sys::api::Api;
 use crate::sys::kubeconfig::Kubeconfig;
 use units::paths;
 
@@ -52,9 +51,8 @@ impl Step<Machine> for Wait {
 /// Returns the server's address when it is ready. What is in the way is told
 /// as `step`'s detail, with its code: waiting is no failure.
 pub async fn until_ready(machine: &Machine, step: &str) -> Result<String> {
-    let root = &machine.root;
-    let server = Kubeconfig::parse(&root.read_to_string(paths::KUBELET_KUBECONFIG)?)?.server;
-    let authority = root.read(paths::CA_CERT)?;
+    let text = machine.root.read_to_string(paths::KUBELET_KUBECONFIG)?;
+    let server = Kubeconfig::parse(&text)?.server;
     // Behind the balancer's port are all machines' API servers.
     let own = server.contains("//127.0.0.1:") && machine.config.balancer.is_none();
     let mut backoff = Backoff::new(FIRST, if own { FIRST * 2 } else { EAGER });
@@ -63,8 +61,7 @@ pub async fn until_ready(machine: &Machine, step: &str) -> Result<String> {
         if backoff.attempts() == EAGER_ATTEMPTS && !own {
             backoff = Backoff::new(EAGER, PATIENT);
         }
-        // A new client each time: name servers may have changed.
-        match Api::new(&server, &authority, None)?.ready().await {
+        match machine.anonymous_api()?.ready().await {
             Ok(()) => return Ok(server),
             Err(error) => {
                 let what = format!("waiting for {server}: {}: {}", error.code(), error.story());

@@ -5,11 +5,9 @@ use std::time::Duration;
 use super::place::{self, Place};
 use crate::error::{Code, Error, Result};
 use crate::machine::Machine;
-use crate::sys::api::Api;
 use crate::sys::cri;
 use crate::sys::http::{self, Client};
 use crate::sys::kept::{self, Origin};
-use crate::sys::kubeconfig::Kubeconfig;
 use crate::sys::root::Root;
 use units::node_config::Service;
 use units::paths;
@@ -126,11 +124,6 @@ async fn get(client: &Client, url: &str) -> Result<()> {
 
 /// Whether the API server that the kubelet uses is ready.
 pub async fn api_answers(machine: &Machine) -> bool {
-    let asked = async {
-        let text = machine.root.read_to_string(paths::KUBELET_KUBECONFIG)?;
-        let server = Kubeconfig::parse(&text)?.server;
-        let authority = machine.root.read(paths::CA_CERT)?;
-        Api::new(&server, &authority, None)?.ready().await
-    };
+    let asked = async { machine.anonymous_api()?.ready().await };
     matches!(tokio::time::timeout(API, asked).await, Ok(Ok(())))
 }

@@ -24,7 +24,7 @@ use crate::status::{Condition, Failure, ServiceReport};
 use crate::steps::services::{connect, end_of};
 use crate::sys::bus::{Bus, UnitState};
 use crate::sys::http::Client;
-use crate::sys::program;
+use crate::sys::{clock, program};
 use units::node_config::Service;
 
 /// How often one that does not run is looked at.
@@ -203,9 +203,9 @@ impl Warden {
     /// Until it is time to look.
     async fn pause(&self) {
         match self.runs() {
-            true => tokio::time::sleep(self.health.pace()).await,
+            true => clock::pause(self.health.pace()).await,
             // What changes is heard of; this is for what does not.
-            false => tokio::time::sleep(IDLE).await,
+            false => clock::pause(IDLE).await,
         }
     }
 

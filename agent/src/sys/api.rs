@@ -96,7 +96,8 @@ impl Api {
     pub async fn ready(&self) -> Result<()> {
         let url = format!("{}/readyz", self.server);
         let asked = self.client.get(&url).timeout(Duration::from_secs(5));
-        ready(asked.send().await, &url, &[]).await
+        let answer = self.answer(asked, &url, true).await;
+        ready(answer, &url, &[]).await
     }
 
     /// Reads an object; `None` where there is none.
@@ -280,13 +281,9 @@ impl Api {
             self.server,
             WATCH.as_secs()
         );
-        let mut reply = self
-            .client
-            .get(&url)
-            .timeout(WATCH + REQUEST)
-            .send()
-            .await
-            .map_err(|error| self.unreachable(error, &url))?;
+        let request = self.client.get(&url).timeout(WATCH + REQUEST);
+        let reply = self.answer(request, &url, true).await;
+        let mut reply = reply.map_err(|error| unreachable(error, &url))?;
         if !reply.status().is_success() {
             let status = reply.status();
             let value = reply.json().await.unwrap_or_default();
@@ -341,17 +338,8 @@ impl Api {
                 .header(header::CONTENT_TYPE, kind)
                 .body(object.to_string());
         }
-        // A kept connection may have ended since the last look. What only
-        // reads is asked again, on a new one.
-        let again = reads.then(|| request.try_clone()).flatten();
-        let reply = match (request.send().await, again) {
-            (Err(error), Some(again)) if !error.is_connect() && !error.is_timeout() => {
-                tracing::debug!("asking {url} again: {error}");
-                again.send().await
-            }
-            (outcome, _) => outcome,
-        };
-        let reply = reply.map_err(|error| self.unreachable(error, &url))?;
+        let reply = self.answer(request, &url, reads).await;
+        let reply = reply.map_err(|error| unreachable(error, &url))?;
         let status = reply.status();
         let reading = || format!("reading the answer of {url}");
         let bytes = reply.bytes().await;
@@ -371,10 +359,26 @@ impl Api {
         Ok((status, value))
     }
 
-    /// No answer; the connection is not used again.
-    fn unreachable(&self, error: reqwest::Error, url: &str) -> Error {
-        self.lost.store(true, Ordering::Relaxed);
-        unreachable(error, url)
+    /// A kept connection may have ended since the last look. What only reads
+    /// is asked again, on a new one. One without an answer is not used again.
+    async fn answer(
+        &self,
+        request: reqwest::RequestBuilder,
+        url: &str,
+        reads: bool,
+    ) -> reqwest::Result<reqwest::Response> {
+        let again = reads.then(|| request.try_clone()).flatten();
+        let answer = match (request.send().await, again) {
+            (Err(error), Some(again)) if !error.is_connect() && !error.is_timeout() => {
+                tracing::debug!("asking {url} again: {error}");
+                again.send().await
+            }
+            (outcome, _) => outcome,
+        };
+        if answer.is_err() {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        answer
     }
 
     /// An answer that ended in the middle.

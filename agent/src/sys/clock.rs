@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::resource::{UsageWho, getrusage};
@@ -50,6 +51,37 @@ impl Clock for SystemClock {
     fn sleep(&self, duration: Duration) -> Sleep<'_> {
         Box::pin(tokio::time::sleep(duration))
     }
+}
+
+/// The places of time at which pauses end are so far apart: for pauses of half of it and more,
+/// and for shorter ones.
+const PLACES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(1)];
+
+/// Waits about as long: for what is looked at now and then while nothing happens. All such
+/// pauses of a process end at the same places of time, so that a machine at rest is woken once
+/// for all of them, and an interval is kept whatever is done between two pauses. One of two
+/// seconds is right to half a second, one of five to two and a half.
+/// Source: the same as `AccuracySec=` of systemd.timer(5).
+///
+/// # Panics
+/// Outside of a tokio runtime with its timer enabled.
+pub async fn pause(about: Duration) {
+    static BEGAN: OnceLock<tokio::time::Instant> = OnceLock::new();
+    let now = tokio::time::Instant::now();
+    let began = *BEGAN.get_or_init(|| now);
+    tokio::time::sleep_until(began + end_of_pause(now.duration_since(began), about)).await;
+}
+
+/// When a pause ends that begins at `now`; times are since any fixed moment.
+fn end_of_pause(now: Duration, about: Duration) -> Duration {
+    let [far, near] = PLACES;
+    let apart = if about >= far { far } else { near };
+    if about < near * 2 {
+        return now + about;
+    }
+    let apart = apart.as_millis();
+    let nearest = ((now + about).as_millis() + apart / 2) / apart * apart;
+    Duration::from_millis(u64::try_from(nearest).unwrap_or(u64::MAX))
 }
 
 /// Whether systemd-timesyncd has set the clock since boot.
@@ -103,6 +135,25 @@ mod tests {
         std::fs::create_dir_all(folder.path().join("run/systemd/timesync")).expect("folders");
         std::fs::write(folder.path().join("run/systemd/timesync/synchronized"), "").expect("file");
         assert!(timesyncd_has_synchronised(&root).expect("readable"));
+    }
+
+    #[test]
+    fn pauses_end_together_and_keep_their_interval() {
+        let ends = |now: u64, about: u64| {
+            end_of_pause(Duration::from_millis(now), Duration::from_millis(about)).as_millis()
+        };
+        // The first is right to half of the distance between two places.
+        assert_eq!(ends(1_400, 10_000), 10_000);
+        assert_eq!(ends(2_600, 10_000), 15_000);
+        assert_eq!(ends(2_600, 5_000), 10_000);
+        assert_eq!(ends(400, 3_000), 3_000);
+        // From then on what is done in between takes nothing of it.
+        assert_eq!(ends(10_030, 10_000), 20_000);
+        assert_eq!(ends(10_030, 60_000), 70_000);
+        assert_eq!(ends(10_030, 5_000), 15_000);
+        assert_eq!(ends(3_030, 3_000), 6_000);
+        // Short ones are exact.
+        assert_eq!(ends(1_234, 1_500), 2_734);
     }
 
     #[tokio::test]
