@@ -5,8 +5,6 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 use tests::cluster::{Cluster, Machine};
 use tests::node::Node;
@@ -99,7 +97,7 @@ fn f16_a_half_open_watch_ends_in_time(cluster: &mut Cluster) -> Result<()> {
     const WATCHES: usize = 6;
     /// Noticed after 3 seconds without an answer and a second look; then closed.
     const CLOSED: Duration = Duration::from_secs(20);
-    an_operator_on_the_node(cluster)?;
+    cluster.operator_on("node-1", "/run/writer")?;
     let node = cluster.node("node-1")?;
     node.sh(&format!(
         "cd /run/writer; for number in $(seq {WATCHES}); do \
@@ -153,33 +151,6 @@ fn f16_a_half_open_watch_ends_in_time(cluster: &mut Cluster) -> Result<()> {
 }
 
 /// The operator's identity, where the node's curl finds it.
-fn an_operator_on_the_node(cluster: &mut Cluster) -> Result<()> {
-    let kubeconfig = cluster.kgen(&["kubeconfig"])?.ok()?;
-    let kubeconfig: Value = serde_yaml::from_str(&kubeconfig)?;
-    let node = cluster.node("node-1")?;
-    for (file, place, key) in [
-        (
-            "ca.crt",
-            &kubeconfig["clusters"][0]["cluster"],
-            "certificate-authority-data",
-        ),
-        (
-            "client.crt",
-            &kubeconfig["users"][0]["user"],
-            "client-certificate-data",
-        ),
-        (
-            "client.key",
-            &kubeconfig["users"][0]["user"],
-            "client-key-data",
-        ),
-    ] {
-        let data = place[key].as_str().with_context(|| format!("no {key}"))?;
-        node.write_file(&format!("/run/writer/{file}"), &BASE64.decode(data)?)?;
-    }
-    Ok(())
-}
-
 fn a_writer_begins(cluster: &mut Cluster) -> Result<()> {
     let node = cluster.node("node-1")?;
     node.write_file("/run/writer/writer.sh", WRITER.as_bytes())?;

@@ -3,6 +3,7 @@
 
 mod deliver;
 mod lock;
+mod operator;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
