@@ -100,6 +100,7 @@ fn names_that_azure_refuses() {
         ),
         ("dnsLabel: 1st", "Azure refuses \"1st\""),
         ("adminUser: admin", "Azure makes no account called admin"),
+        ("adminUser: operator", "nobody can log in as"),
         ("sizes: {node: large}", "is no size of machines"),
         (
             "images: {amd64: debian}",

@@ -116,6 +116,14 @@ fn settings_are_refused_with_their_place_and_without_secrets() {
             "ssh: {user: Bob, authorizedKeys: []}",
             &["[cluster.yaml:1:13]", "not the name of an account"],
         ),
+        (
+            "ssh: {user: operator, authorizedKeys: []}",
+            &[
+                "[cluster.yaml:1:13]",
+                "nobody can log in as",
+                "write another",
+            ],
+        ),
         // Names.
         (
             "hostAliases: [{ip: a, hostnames: [b]}]",

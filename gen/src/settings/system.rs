@@ -13,6 +13,15 @@ use crate::secret::Secret;
 use crate::system::{Proxy, Ssh, System};
 use crate::yaml::{At, Node, Object, Reader};
 
+/// Groups, by the names of which no account can be made, and accounts that have no shell.
+/// Source: Debian's base-passwd; groups of devices that systemd makes.
+const TAKEN: [&str; 43] = [
+    "adm", "audio", "backup", "bin", "cdrom", "daemon", "dialout", "dip", "disk", "fax", "floppy",
+    "games", "input", "irc", "kmem", "kvm", "list", "lp", "mail", "man", "netdev", "news",
+    "nobody", "nogroup", "operator", "plugdev", "proxy", "render", "sasl", "sgx", "shadow", "src",
+    "staff", "sudo", "sys", "tape", "tty", "users", "utmp", "uucp", "video", "voice", "www-data",
+];
+
 /// Kinds of keys that sshd takes. Source: OpenSSH 10, `ssh -Q key-sig`.
 const KEY_TYPES: [&str; 7] = [
     "ssh-ed25519",
@@ -137,7 +146,7 @@ fn ntp(r: &mut Reader, node: &Node, path: &str) -> Option<Vec<String>> {
 
 fn ssh(r: &mut Reader, node: &Node, path: &str) -> Option<Ssh> {
     let mut o = r.object(node, path)?;
-    let user = o.read(r, "user", |r, n, p| r.parse_with(n, p, user_name));
+    let user = o.read(r, "user", |r, n, p| r.parse_with(n, p, login));
     let keys = o.required(r, "authorizedKeys", |r, n, p| Some(r.list(n, p, keys)));
     o.finish(r);
     let mut authorized_keys = Vec::new();
@@ -162,6 +171,18 @@ pub fn user_name(text: &str) -> Result<String, String> {
     Err(format!(
         "{text:?} is not the name of an account: at most 32 of a-z, 0-9, '_' and '-'"
     ))
+}
+
+/// The name of an account that somebody logs in by; where it is not there, one can be made.
+pub fn login(text: &str) -> Result<String, String> {
+    let name = user_name(text)?;
+    if TAKEN.contains(&text) {
+        return Err(format!(
+            "nobody can log in as {text:?}: Debian's systems have a group or an account of a \
+             service by that name; write another"
+        ));
+    }
+    Ok(name)
 }
 
 /// One key, or the lines of a file of them.

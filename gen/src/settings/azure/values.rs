@@ -9,7 +9,7 @@ use std::str::FromStr;
 use ::units::types::InvalidValue;
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::settings::system::user_name;
+use crate::settings::system::login;
 use crate::settings::values::network;
 use crate::yaml::{At, Node, Reader};
 
@@ -216,7 +216,7 @@ pub fn zone(r: &mut Reader, node: &Node, path: &str) -> Option<At<u8>> {
 /// An account that Azure makes.
 pub fn account(r: &mut Reader, node: &Node, path: &str) -> Option<At<String>> {
     r.parse_with(node, path, |text| {
-        let name = user_name(text)?;
+        let name = login(text)?;
         if REFUSED.contains(&text) {
             return Err(format!(
                 "Azure makes no account called {text}: write another"
