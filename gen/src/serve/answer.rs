@@ -14,10 +14,10 @@ use tokio::task::spawn_blocking;
 
 use super::audit::{Asked, Audit, Outcome, harmless};
 use super::body::{Answer, Part, Told};
-use super::keeper::{Clerk, Unable};
-use super::ledger::Verdict;
+use super::keeper::{Clerk, Decided, Unable};
 use super::range;
 use super::table::{Entry, Kind, Machine, Table};
+use crate::secret::Secret;
 
 /// What all connections share.
 #[derive(Debug)]
@@ -134,6 +134,15 @@ pub async fn answer(
     })
 }
 
+/// A document on its way, whose memory is overwritten at its end.
+struct Sent(Secret);
+
+impl AsRef<[u8]> for Sent {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose()
+    }
+}
+
 /// A document, if it is given at all: it is the last thing on its connection,
 /// whose end tells whether it was taken.
 async fn document(
@@ -145,28 +154,28 @@ async fn document(
 ) -> io::Result<Response<Answer>> {
     let refuse = |status, told: String| Ok(refused(shared, asked, status, told));
     let asking = shared.clerk.ask(machine.mac, caller.address(), &entry.file);
-    let (verdict, bytes) = match asking.await {
-        Ok(decided) => decided,
+    let document = match asking.await {
+        Ok(Decided::Given(document)) => document,
+        Ok(Decided::Refused(refusal)) => {
+            let told = format!(
+                "{refusal}; kgen serve --again {} gives it again",
+                machine.name
+            );
+            return refuse(StatusCode::GONE, told);
+        }
         Err(Unable::Read(error)) => return Err(error),
         Err(Unable::Write(why)) => return refuse(StatusCode::SERVICE_UNAVAILABLE, why),
     };
-    if let Verdict::Refuse(refusal) = verdict {
-        let told = format!(
-            "{refusal}; kgen serve --again {} gives it again",
-            machine.name
-        );
-        return refuse(StatusCode::GONE, told);
-    }
     let pending = Pending {
         machine: machine.clone(),
         asked: asked.clone(),
-        bytes: bytes.len() as u64,
+        bytes: document.len() as u64,
     };
     *caller
         .pending
         .lock()
         .unwrap_or_else(PoisonError::into_inner) = Some(pending);
-    let mut response = Response::new(Answer::Whole(Some(Bytes::from(bytes))));
+    let mut response = Response::new(Answer::Whole(Some(Bytes::from_owner(Sent(document)))));
     set(&mut response, header::CONNECTION, "close");
     set(&mut response, header::CACHE_CONTROL, "no-store");
     set(

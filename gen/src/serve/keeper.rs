@@ -12,8 +12,9 @@ use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::{mpsc, oneshot};
 
 use super::journal::Journal;
-use super::ledger::{Terms, Verdict};
+use super::ledger::{Refusal, Terms, Verdict};
 use crate::cluster::Mac;
+use crate::secret::Secret;
 
 /// So many questions are decided with one sync.
 const TOGETHER: usize = 1024;
@@ -36,8 +37,14 @@ pub enum Message {
     Sent(Mac),
 }
 
-/// Whether a document is given, and the document.
-pub type Decided = (Verdict, Vec<u8>);
+/// What is decided upon a question.
+#[derive(Debug)]
+pub enum Decided {
+    /// This document is given.
+    Given(Secret),
+    /// None is, and why.
+    Refused(Refusal),
+}
 
 /// Why nothing can be decided.
 #[derive(Debug)]
@@ -87,8 +94,8 @@ impl Keeper {
 }
 
 impl Clerk {
-    /// Whether `peer`, who says to be this machine, gets its document, and the
-    /// document. That it does is on the disk by then.
+    /// Whether `peer`, who says to be this machine, gets its document. That it
+    /// does is on the disk by then.
     ///
     /// # Errors
     ///
@@ -137,7 +144,11 @@ fn keep(mut journal: Journal, mut receiver: mpsc::UnboundedReceiver<Message>, te
         match decided {
             Ok(verdicts) => {
                 for ((reply, verdict), document) in replies.zip(verdicts).zip(documents) {
-                    drop(reply.send(Ok((verdict, document))));
+                    let decided = match verdict {
+                        Verdict::Give | Verdict::GiveAgain => Decided::Given(document),
+                        Verdict::Refuse(refusal) => Decided::Refused(refusal),
+                    };
+                    drop(reply.send(Ok(decided)));
                 }
             }
             Err(error) => {
@@ -151,9 +162,9 @@ fn keep(mut journal: Journal, mut receiver: mpsc::UnboundedReceiver<Message>, te
 
 /// Takes a message to be decided upon, with the document that is asked for. One
 /// that cannot be read is not given, so there is nothing to decide.
-fn take(message: Message, batch: &mut Vec<Message>, documents: &mut Vec<Vec<u8>>) {
+fn take(message: Message, batch: &mut Vec<Message>, documents: &mut Vec<Secret>) {
     let read = match &message {
-        Message::Asked { file, .. } => Some(fs::read(file)),
+        Message::Asked { file, .. } => Some(fs::read(file).map(Secret::new)),
         Message::Sent(_) => None,
     };
     match (read, message) {
