@@ -3,6 +3,8 @@
 //! card, kimage's image that runs in RAM, its document by cloud-init, and knode, which
 //! systemd starts and which asks for its master. (P53)
 
+mod uefi;
+
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -59,37 +61,12 @@ fn a_machine_boots_from_the_network() -> Result<()> {
         return Ok(());
     }
     let cluster = Cluster::new(&MACHINES)?;
-    settings(&cluster)?;
-    let out = cluster.path("out");
+    settings(&cluster, Addresses::Ours)?;
     cluster.kgen(&["render", "-o", "out"])?.ok()?;
     let files = boot_images::files(&cluster.programs().knode)?;
-    let network = cluster.network();
-
-    // What may change where it is tested: iPXE's programs, and who runs it.
-    let mut dnsmasq = network.command("dnsmasq");
-    let log = cluster.path("dnsmasq.log");
-    dnsmasq
-        .arg("--keep-in-foreground")
-        .arg(format!(
-            "--conf-file={}",
-            out.join("pxe/dnsmasq.conf").display()
-        ))
-        .args(["--user=root", "--pid-file"])
-        .arg(format!("--log-facility={}", log.display()))
-        .arg(format!(
-            "--dhcp-leasefile={}",
-            cluster.path("leases").display()
-        ));
-    let _dnsmasq = Running(start(&mut dnsmasq, &cluster.path("dnsmasq.out"))?);
-    let audit = cluster.path("audit");
-    let mut serve = network.command(&cluster.programs().kgen);
-    serve
-        .args(["serve", "--json", "--from"])
-        .arg(out.join("pxe"))
-        .arg("--images")
-        .arg(&files)
-        .stderr(Stdio::inherit());
-    let serve = Running(start(&mut serve, &audit)?);
+    let (log, audit) = (cluster.path("dnsmasq.log"), cluster.path("audit"));
+    let _dnsmasq = dnsmasq(&cluster, &log)?;
+    let serve = serve(&cluster, &files, &audit)?;
 
     stranger(&cluster, &audit)?;
     let folder = tempfile::tempdir()?;
@@ -109,6 +86,37 @@ fn a_machine_boots_from_the_network() -> Result<()> {
     kill(Pid::from_raw(serve.0.id().cast_signed()), Signal::SIGTERM)?;
     ensure!(serve.0.wait()?.success(), "kgen serve did not end well");
     Ok(())
+}
+
+/// dnsmasq with what kgen wrote for it, but for what may change where it is tested: who
+/// runs it, and where it keeps its books.
+fn dnsmasq(cluster: &Cluster, log: &Path) -> Result<Running> {
+    let mut dnsmasq = cluster.network().command("dnsmasq");
+    dnsmasq
+        .arg("--keep-in-foreground")
+        .arg(format!(
+            "--conf-file={}",
+            cluster.path("out/pxe/dnsmasq.conf").display()
+        ))
+        .args(["--user=root", "--pid-file"])
+        .arg(format!("--log-facility={}", log.display()))
+        .arg(format!(
+            "--dhcp-leasefile={}",
+            cluster.path("leases").display()
+        ));
+    start(&mut dnsmasq, &cluster.path("dnsmasq.out")).map(Running)
+}
+
+/// `kgen serve` with kernel and initrd in `files`; a line for each request goes to `audit`.
+fn serve(cluster: &Cluster, files: &Path, audit: &Path) -> Result<Running> {
+    let mut serve = cluster.network().command(&cluster.programs().kgen);
+    serve
+        .args(["serve", "--json", "--from"])
+        .arg(cluster.path("out/pxe"))
+        .arg("--images")
+        .arg(files)
+        .stderr(Stdio::inherit());
+    start(&mut serve, audit).map(Running)
 }
 
 /// A machine that nobody listed is told so, asks again, and gets nothing.
@@ -218,8 +226,21 @@ fn lines(audit: &Path) -> Result<Vec<Value>> {
         .collect()
 }
 
+/// Who gives machines their addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Addresses {
+    /// dnsmasq, by what kgen writes for it.
+    Ours,
+    /// Another server on the network.
+    Others,
+}
+
 /// The harness' settings for machines that boot from the network.
-fn settings(cluster: &Cluster) -> Result<()> {
+fn settings(cluster: &Cluster, addresses: Addresses) -> Result<()> {
+    let range = match addresses {
+        Addresses::Ours => ", range: 10.99.0.100-10.99.0.199",
+        Addresses::Others => "",
+    };
     let gateway = cluster.network().gateway();
     cluster.configure(&format!(
         "platform: pxe\n\
@@ -227,7 +248,7 @@ fn settings(cluster: &Cluster) -> Result<()> {
          pxe:\n  \
            server: http://{gateway}:8080\n  \
            cmdline: console=ttyS0\n  \
-           dhcp: {{interface: br0, network: 10.99.0.0/24, range: 10.99.0.100-10.99.0.199}}\n"
+           dhcp: {{interface: br0, network: 10.99.0.0/24{range}}}\n"
     ))?;
     let path = cluster.path("cluster.yaml");
     let mut text = fs::read_to_string(&path)?;
