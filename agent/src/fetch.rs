@@ -11,7 +11,7 @@ pub mod neighbours;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -53,7 +53,7 @@ pub struct Fetcher {
     client: Mutex<Option<(Instant, Client)>>,
     /// The servers of neighbours, and how they are asked.
     neighbours: BTreeSet<String>,
-    near: OnceLock<Client>,
+    near: Mutex<Option<Client>>,
     mirrors: Mutex<Mirrors>,
     told: Mutex<BTreeMap<String, String>>,
 }
@@ -67,7 +67,7 @@ impl Fetcher {
             room: Semaphore::new(PARALLEL),
             client: Mutex::default(),
             neighbours: BTreeSet::new(),
-            near: OnceLock::new(),
+            near: Mutex::default(),
             mirrors: Mutex::default(),
             told: Mutex::default(),
         }
@@ -134,14 +134,19 @@ impl Fetcher {
         if !self.is_neighbour(url) {
             return Ok((self.client()?, limits));
         }
-        let client = match self.near.get() {
+        let mut near = self.near.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = match &*near {
             Some(client) => client.clone(),
-            None => {
-                let made = http::near_client(neighbours::CONNECT)?;
-                self.near.get_or_init(|| made).clone()
-            }
+            None => near.insert(http::near_client(neighbours::CONNECT)?).clone(),
         };
         Ok((client, neighbours::limits(limits)))
+    }
+
+    /// Ends the connections that are kept: each holds half a megabyte for what
+    /// may come on it.
+    pub fn rest(&self) {
+        *self.near.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn is_neighbour(&self, url: &str) -> bool {

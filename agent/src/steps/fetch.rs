@@ -59,6 +59,7 @@ impl Step<Machine> for Fetch {
             };
             let missing = fetcher.missing(artifacts, false, there).await?;
             let bytes = download_all(machine, fetcher, &board, &missing).await;
+            fetcher.rest();
             collect(fetcher, artifacts).await;
             Ok(format!(
                 "{} artifacts, {} fetched ({} MB)",
